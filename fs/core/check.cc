@@ -1,0 +1,266 @@
+// The order of the check, and what stands at fixed places: superblocks, journal headers, state block.
+#include "fs/core/check.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "fs/core/check_impl.h"
+#include "fs/core/journal.h"
+#include "fs/media/verify.h"
+
+namespace plumb {
+namespace checker {
+namespace {
+
+constexpr std::uint64_t kBlockInKey = (std::uint64_t{1} << 56) - 1;
+
+template <typename T>
+std::span<std::byte> writable_bytes(T& object) {
+  return std::as_writable_bytes(std::span<T, 1>(&object, 1));
+}
+
+}  // namespace
+
+// ---- Findings ----
+
+void Findings::add(std::string object, std::string what, std::uint64_t offset_bytes, bool checksum) {
+  if (muted_) return;
+  ++report_.problems_total;
+  if (report_.problems.size() >= CheckReport::kMaxProblems) return;
+  report_.problems.push_back({std::move(object), std::move(what), offset_bytes, checksum});
+}
+
+void Findings::add_error(std::string object, std::string_view context, const Error& error, std::uint64_t offset_bytes) {
+  std::string_view detail = error.detail;
+  if (detail.starts_with(object + ": ")) detail.remove_prefix(object.size() + 2);
+  std::string what(context);
+  what += detail.empty() ? std::generic_category().message(error.code) : std::string(detail);
+  add(std::move(object), std::move(what), offset_bytes, error.code == EBADMSG);
+}
+
+// ---- Checker ----
+
+Checker::Checker(pmem::Device& device, const Superblock& superblock, const CheckOptions& options, CheckReport& report)
+    : device_(device),
+      superblock_(superblock),
+      options_(options),
+      report_(report),
+      findings_(report),
+      image_(device, superblock),
+      owners_(superblock, image_, findings_),
+      trees_(image_, owners_, findings_) {}
+
+void Checker::progress(std::uint64_t done, std::uint64_t total, std::string_view phase) const {
+  if (options_.progress) options_.progress(done, total, phase);
+}
+
+void Checker::run() {
+  replay_journal();
+  check_journal_headers();
+  check_superblock_copies();
+  owners_.load_bitmap();
+  report_.blocks_total = superblock_.blocks(DeviceRole::kMain);
+  report_.blocks_used = owners_.blocks_used();
+  if (!read_state()) return;  // nothing leads to the rest
+  check_windows();
+  walk();
+  report_.inodes = used_;
+  report_.directories = used_directories_;
+  report_.files = used_files_;
+  check_orphan_list();
+  check_links();
+  check_connected();
+  owners_.check_unowned();
+  if (mark_is_sane_) owners_.check_above_mark(state_.zeroed_upto[0]);
+  if (owners_.has_conflicts()) {
+    findings_.set_muted(true);
+    owners_.begin_naming();
+    walk();
+    findings_.set_muted(false);
+    owners_.report_conflicts();
+  }
+  if (!options_.zeros || !mark_is_sane_) return;
+  std::vector<BlockOwners::Run> windows;
+  for (const media::WindowSlot& slot : state_.windows) {
+    const std::uint64_t start = std::min<std::uint64_t>(slot.start_block, image_.blocks());
+    const std::uint64_t length = std::min<std::uint64_t>(slot.length_blocks, image_.blocks() - start);
+    if (length != 0 && !report_.was_clean) windows.push_back({start, start + length});
+  }
+  owners_.check_zeros(state_.zeroed_upto[0], windows, options_);
+}
+
+// Everything that claims blocks, always in the same order.
+void Checker::walk() {
+  directories_.clear();
+  orphans_.clear();
+  check_reclaim();
+  check_bad_blocks();
+  read_inode_table();
+  read_inode_blocks();
+  read_directories();
+}
+
+// ---- journal ----
+
+void Checker::replay_journal() {
+  const media::Superblock& sb = superblock_.media();
+  Journal journal(device_, sb.journal_start, sb.journal_bytes);
+  const auto recovery = journal.replay_into(
+      [this](std::uint64_t home, std::span<const std::byte> bytes) { return image_.overlay(home, bytes); });
+  if (recovery) {
+    report_.journal_records = recovery->records;
+    report_.was_clean = recovery->was_clean;
+    return;
+  }
+  // The homes are looked at as they are; mount fails.
+  report_.was_clean = false;
+  findings_.add_error("journal", {}, recovery.error(), sb.journal_start);
+}
+
+// A torn header is what a crash while it was written leaves on a memory device: each word is the one of before or the
+// new one. Recovery goes by the other header, and its first store replaces the torn one.
+bool Checker::may_be_torn(const media::JournalHeader& header, const media::JournalHeader& good) const {
+  const bool memory = device_.is_memory() || superblock_.entry(DeviceRole::kMain).kind == 0;
+  return memory && (header.update + 1 == good.update || header.update == good.update + 1) && header.clean <= 1 &&
+         header.reserved0 == 0 && header.reserved1 == 0;
+}
+
+void Checker::check_journal_headers() {
+  const media::Superblock& sb = superblock_.media();
+  const std::uint64_t ring_bytes =
+      (sb.journal_bytes - media::kJournalRingOffset) / media::kRecordAlign * media::kRecordAlign;
+  std::array<media::JournalHeader, 2> headers;
+  std::array<Status, 2> status;
+  for (std::size_t i = 0; i < headers.size(); ++i) {
+    const std::uint64_t offset = sb.journal_start + i * media::kJournalHeaderStride;
+    status[i] = device_.load(offset, writable_bytes(headers[i]));
+    if (status[i]) status[i] = media::verify_journal_header(headers[i], ring_bytes);
+  }
+  for (std::size_t i = 0; i < headers.size(); ++i) {
+    const std::string name = "journal header " + std::to_string(i + 1);
+    const std::uint64_t offset = sb.journal_start + i * media::kJournalHeaderStride;
+    if (!status[i]) {
+      const bool torn = status[1 - i] && status[i].error().code == EBADMSG && may_be_torn(headers[i], headers[1 - i]);
+      Error error = status[i].error();
+      if (error.detail.starts_with("journal header: ")) error.detail.erase(0, 16);
+      if (!torn) findings_.add_error(name, {}, error, offset);
+    } else if (headers[i].update % 2 != 1 - i) {
+      findings_.add(name, "update is " + std::to_string(headers[i].update) + ", which belongs into the other header",
+                    offset);
+    } else if (headers[i].clean > 1) {
+      findings_.add(name, "clean is neither 0 nor 1", offset);
+    }
+  }
+  if (status[0] && status[1]) {
+    const bool in_turn = headers[0].update + 1 == headers[1].update || headers[1].update + 1 == headers[0].update;
+    if (!in_turn)
+      findings_.add("journal header 2", "update does not follow that of the other header", sb.journal_start);
+  }
+}
+
+// ---- superblock ----
+
+// As with journal headers: a mount after a crash counts it in both copies, one after the other, before the journal can
+// be clean again; only these fields change.
+bool Checker::may_be_torn(const media::Superblock& copy, const media::Superblock& good) const {
+  media::Superblock same = copy;
+  same.crc = good.crc;
+  same.update = good.update;
+  same.unsafe_shutdowns = good.unsafe_shutdowns;
+  const bool memory = device_.is_memory() || good.devices[0].kind == 0;
+  return memory && !report_.was_clean && std::memcmp(&same, &good, sizeof same) == 0;
+}
+
+void Checker::check_superblock_copies() {
+  const media::Superblock& good = superblock_.media();
+  for (std::size_t i = 0; i < media::kSuperblockOffsets.size(); ++i) {
+    const std::uint64_t offset = media::kSuperblockOffsets[i];
+    const std::string name = "superblock copy " + std::to_string(i + 1);
+    media::Superblock copy;
+    Status status = device_.load(offset, writable_bytes(copy));
+    if (status) status = media::verify_superblock(copy, device_.size_bytes());
+    if (!status) {
+      Error error = status.error();
+      if (error.detail.starts_with("superblock: ")) error.detail.erase(0, 12);
+      if (error.code != EBADMSG || !may_be_torn(copy, good)) findings_.add_error(name, {}, error, offset);
+    } else if (std::memcmp(&copy, &good, sizeof copy) != 0) {
+      // An older copy is what a crash between the two leaves.
+      media::Superblock same = copy;
+      same.crc = good.crc;
+      same.update = good.update;
+      same.unsafe_shutdowns = good.unsafe_shutdowns;
+      if (report_.was_clean || copy.update == good.update || std::memcmp(&same, &good, sizeof same) != 0)
+        findings_.add(name, "differs from the copy that counts", offset);
+    }
+  }
+}
+
+// ---- state block ----
+
+bool Checker::read_state() {
+  const std::uint64_t block = superblock_.media().state_block;
+  const std::uint64_t offset = block * image_.block_size();
+  std::vector<std::byte> bytes(image_.block_size());
+  Status status = image_.load(block, bytes);
+  if (status) status = media::verify_state(bytes, block);
+  if (!status) {
+    findings_.add_error("state block", {}, status.error(), offset);
+    return false;
+  }
+  std::memcpy(&state_, bytes.data(), sizeof state_);
+  if (state_.header.owner != 0) findings_.add("state block", "header: owner is not 0", offset);
+  const std::uint64_t mark = state_.zeroed_upto[0];
+  mark_is_sane_ = mark >= superblock_.entry(DeviceRole::kMain).data_start && mark <= image_.blocks();
+  if (!mark_is_sane_)
+    findings_.add("state block", "zeroed_upto is " + std::to_string(mark) + ", outside the data area", offset);
+  if (state_.zeroed_upto[1] != 0)
+    findings_.add("state block", "zeroed_upto of a device that is no member is set", offset);
+  return true;
+}
+
+void Checker::check_windows() {
+  const std::uint64_t chunk = superblock_.chunk_blocks();
+  const std::uint64_t lowest = superblock_.entry(DeviceRole::kMain).data_start / chunk * chunk;
+  const std::uint64_t offset = superblock_.media().state_block * image_.block_size();
+  for (std::size_t i = 0; i < state_.windows.size(); ++i) {
+    const media::WindowSlot& slot = state_.windows[i];
+    if (slot.length_blocks == 0) continue;
+    const std::uint64_t start = slot.start_block;
+    if (slot.device != 0 || start < lowest || start >= image_.blocks() || slot.length_blocks > image_.blocks() - start)
+      findings_.add("state block", "window " + std::to_string(i) + " lies outside the device", offset);
+  }
+}
+
+void Checker::check_reclaim() {
+  const auto visit = [this](std::uint64_t key, std::span<const std::byte> bytes) {
+    media::ReclaimRecord record;
+    std::memcpy(&record, bytes.data(), sizeof record);
+    const std::uint64_t block = key & kBlockInKey;
+    const auto bad = [&](const char* what) {
+      findings_.add("reclaim tree", "entry of block " + std::to_string(block) + ": " + what);
+    };
+    if (key != block) return bad("of a device that is no member");
+    if (record.kind > static_cast<std::uint8_t>(media::ReclaimKind::kMetadata)) bad("unknown kind");
+    owners_.claim(block, record.length_blocks, {Owner::Kind::kReclaimEntry});
+  };
+  trees_.read(state_.reclaim, media::TreeKind::kReclaim, {Owner::Kind::kReclaimTree}, visit);
+}
+
+void Checker::check_bad_blocks() {
+  if (state_.bad_blocks.block == 0 && state_.bad_blocks.nodes == 0) return;
+  findings_.add("bad block tree", "is not empty; this version keeps none");
+  trees_.read(state_.bad_blocks, media::TreeKind::kBadBlocks, {Owner::Kind::kBadBlockTree},
+              [](std::uint64_t, std::span<const std::byte>) {});
+}
+
+}  // namespace checker
+
+Result<CheckReport> check_volume(pmem::Device& main, const CheckOptions& options) {
+  PLUMB_ASSIGN(const Superblock superblock, Superblock::read(main));
+  CheckReport report;
+  checker::Checker(main, superblock, options, report).run();
+  return report;
+}
+
+}  // namespace plumb

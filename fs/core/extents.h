@@ -1,0 +1,36 @@
+// The extents of a file: up to three in the inode, more in a B+tree; all of them in DRAM (Inode::extents) once used.
+//
+// Changes go to the DRAM map and to the medium's form together. If the transaction does not commit, the caller drops the map
+// (forget_extents) and it is read again: there is no undo to get wrong. All functions need the inode's exclusive lock.
+#pragma once
+
+#include <cstdint>
+
+#include "fs/core/inode.h"
+#include "fs/core/store.h"
+
+namespace plumb {
+
+/// Fills Inode::extents if that has not happened. EUCLEAN: overlapping, unsorted or out of the data area.
+[[nodiscard]] Status load_extents(Store& store, Inode& inode);
+inline void forget_extents(Inode& inode) {
+  inode.extents.clear();
+  inode.extents_loaded = false;
+}
+
+/// Adds blocks at `file_block`, where there was a hole; merges with neighbours. `next` is the inode being committed.
+[[nodiscard]] Status insert_extent(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock file_block,
+                                   BlockRange blocks);
+
+/// Takes out what lies in [from, to), from the end backwards, at most `most` extents, and queues the blocks for reclaim.
+/// True when nothing is left in the range.
+[[nodiscard]] Result<bool> remove_extents(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock from,
+                                          FileBlock to, std::size_t most);
+
+/// Writes the inline form, or moves to a tree; after the last insert or remove of a transaction.
+[[nodiscard]] Status settle_extents(Transaction& t, media::Inode& next, const ExtentMap& extents);
+
+/// The extent that covers `file_block`, or the end().
+[[nodiscard]] ExtentMap::const_iterator find_extent(const ExtentMap& extents, std::uint64_t file_block);
+
+}  // namespace plumb

@@ -1,0 +1,353 @@
+#include "fs/core/journal.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+
+#include "fs/core/writeback.h"
+#include "fs/media/verify.h"
+
+namespace plumb {
+namespace {
+
+using media::JournalHeader;
+using media::RangeHeader;
+using media::RecordHeader;
+
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
+
+template <typename T>
+std::span<const std::byte> bytes_of(const T& object) {
+  return std::as_bytes(std::span<const T, 1>(&object, 1));
+}
+
+JournalHeader sealed(JournalHeader header) {
+  header.crc = media::checksum(bytes_of(header), offsetof(JournalHeader, crc));
+  return header;
+}
+
+}  // namespace
+
+Journal::Journal(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t length_bytes)
+    : device_(device),
+      start_(start_bytes),
+      ring_start_(start_bytes + media::kJournalRingOffset),
+      ring_bytes_((length_bytes - media::kJournalRingOffset) / media::kRecordAlign * media::kRecordAlign) {}
+
+Status Journal::format(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t epoch) {
+  PLUMB_TRY(device.zero(start_bytes, media::kJournalRingOffset + media::kRecordAlign));
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    JournalHeader header;
+    header.magic = media::kJournalMagic;
+    header.update = i + 1;
+    header.epoch = epoch;
+    header.tail_sequence = 1;
+    header.clean = 1;
+    PLUMB_TRY(device.store(start_bytes + i * media::kJournalHeaderStride, bytes_of(sealed(header))));
+  }
+  return device.flush(start_bytes, media::kJournalRingOffset + media::kRecordAlign);
+}
+
+Status Journal::read_headers() {
+  std::optional<JournalHeader> best;
+  Status first_error;
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    JournalHeader header;
+    const std::uint64_t offset = start_ + i * media::kJournalHeaderStride;
+    PLUMB_TRY(device_.load(offset, std::as_writable_bytes(std::span<JournalHeader, 1>(&header, 1))));
+    Status status = media::verify_journal_header(header, ring_bytes_);
+    if (!status) {
+      status.error().offset_bytes = offset;
+      first_error = status;
+    } else if (!best || header.update > best->update) {
+      best = header;
+    }
+  }
+  if (!best) return first_error;
+  epoch_ = best->epoch;
+  header_update_ = best->update;
+  tail_offset_ = best->tail_offset;
+  tail_sequence_ = best->tail_sequence;
+  tail_seed_ = best->tail_seed;
+  head_offset_ = tail_offset_;
+  head_sequence_ = best->tail_sequence;
+  head_seed_ = tail_seed_;
+  return {};
+}
+
+// Walks the records from the tail to the first that is not the next one, and leaves the head there.
+Status Journal::scan(const Apply& apply, std::uint64_t& records) {
+  std::uint64_t walked = 0;
+  while (walked < ring_bytes_) {
+    RecordHeader header;
+    const std::uint64_t room = ring_bytes_ - head_offset_;
+    PLUMB_TRY(device_.load(ring_start_ + head_offset_, std::as_writable_bytes(std::span<RecordHeader, 1>(&header, 1))));
+    const std::uint64_t length = header.length_bytes;
+    if (header.magic != media::kRecordMagic || header.epoch != epoch_ || header.sequence != head_sequence_ ||
+        length < sizeof header || length % media::kRecordAlign != 0 || length > room || length > ring_bytes_ - walked)
+      break;
+    const bool pad = header.kind == media::kRecordPad;
+    if (!pad && length > max_record_bytes()) break;
+    if (!pad && header.kind != media::kRecordTransaction) break;
+    std::vector<std::byte> record(pad ? sizeof header : length);
+    PLUMB_TRY(device_.load(ring_start_ + head_offset_, record));
+    const std::uint32_t crc = media::checksum(record, offsetof(RecordHeader, crc), head_seed_);
+    if (crc != header.crc) break;
+    if (!pad) PLUMB_TRY(apply_record(record, apply));
+    head_seed_ = crc;
+    head_offset_ = (head_offset_ + length) % ring_bytes_;
+    head_sequence_ = head_sequence_ + 1;
+    walked += length;
+    records += pad ? 0 : 1;
+  }
+  return {};
+}
+
+Status Journal::apply_record(std::span<const std::byte> record, const Apply& apply) const {
+  RecordHeader header;
+  std::memcpy(&header, record.data(), sizeof header);
+  std::size_t at = sizeof header;
+  for (std::uint32_t i = 0; i < header.ranges; ++i) {
+    RangeHeader range;
+    if (record.size() - at < sizeof range) return fail(EUCLEAN, "journal: record ends inside a range");
+    std::memcpy(&range, record.data() + at, sizeof range);
+    at += sizeof range;
+    const std::uint64_t length = range.length_bytes;
+    const std::uint64_t home = range.home_offset;
+    if (record.size() - at < round_up(length, 8)) return fail(EUCLEAN, "journal: range longer than its record");
+    const bool in_journal = home + length > start_ && home < ring_start_ + ring_bytes_;
+    if (home < media::kReservedHeadBytes || home > device_.size_bytes() || length > device_.size_bytes() - home ||
+        in_journal)
+      return fail(EUCLEAN, "journal: range outside the metadata");
+    PLUMB_TRY(apply(home, record.subspan(at, length)));
+    at += round_up(length, 8);
+  }
+  return {};
+}
+
+Result<Journal::Recovery> Journal::replay_into(const Apply& apply) {
+  PLUMB_TRY(read_headers());
+  Recovery recovery;
+  const std::uint64_t tail = tail_sequence_;
+  PLUMB_TRY(scan(apply, recovery.records));
+  JournalHeader header;
+  const std::uint64_t slot = start_ + (header_update_ % 2 == 1 ? 0 : 1) * media::kJournalHeaderStride;
+  PLUMB_TRY(device_.load(slot, std::as_writable_bytes(std::span<JournalHeader, 1>(&header, 1))));
+  recovery.was_clean = header.clean != 0 && head_sequence_ == tail;
+  failed_ = true;  // nothing may be appended: the homes are behind
+  return recovery;
+}
+
+Result<Journal::Recovery> Journal::recover() {
+  // What this mount sees of the log and its headers must be what a power cut would leave of them: they may be only in the
+  // page cache, or in the processor's caches after a killed daemon. This separates them from the homes and the header that
+  // are stored below on the strength of them.
+  PLUMB_TRY(device_.persist(start_, media::kJournalRingOffset + ring_bytes_));
+  PLUMB_TRY(read_headers());
+  Recovery recovery;
+  const std::uint64_t tail = tail_sequence_;
+  PLUMB_TRY(scan([this](std::uint64_t home, std::span<const std::byte> bytes) { return store_home(home, bytes); },
+                 recovery.records));
+  JournalHeader header;
+  const std::uint64_t slot = start_ + (header_update_ % 2 == 1 ? 0 : 1) * media::kJournalHeaderStride;
+  PLUMB_TRY(device_.load(slot, std::as_writable_bytes(std::span<JournalHeader, 1>(&header, 1))));
+  recovery.was_clean = header.clean != 0 && head_sequence_ == tail;
+  recovery.was_deferred = header.deferred != 0;
+  // Homes durable before the header lets go of the records.
+  PLUMB_TRY(write_back_ranges(device_, home_dirty_));
+  epoch_ += 1;
+  tail_offset_ = head_offset_;
+  tail_sequence_ = head_sequence_.load();
+  tail_seed_ = head_seed_;
+  PLUMB_TRY(write_header(false));
+  homed_sequence_ = head_sequence_ - 1;
+  published_sequence_ = head_sequence_ - 1;
+  durable_sequence_ = head_sequence_ - 1;
+  durable_offset_ = head_offset_;
+  return recovery;
+}
+
+Status Journal::store_home(std::uint64_t offset, std::span<const std::byte> bytes) {
+  PLUMB_TRY(device_.store(offset, bytes));
+  home_dirty_.add(offset, bytes.size());
+  return {};
+}
+
+// Everything before is durable when this is called; the tail it names is durable when it returns.
+Status Journal::write_header(bool clean) {
+  JournalHeader header;
+  header.magic = media::kJournalMagic;
+  header.update = ++header_update_;
+  header.epoch = epoch_;
+  header.tail_offset = tail_offset_;
+  header.tail_sequence = tail_sequence_.load();
+  header.tail_seed = tail_seed_;
+  header.clean = clean ? 1 : 0;
+  header.deferred = deferred_ ? 1 : 0;
+  const std::uint64_t offset = start_ + (header_update_ % 2 == 1 ? 0 : 1) * media::kJournalHeaderStride;
+  PLUMB_TRY(device_.store(offset, bytes_of(sealed(header))));
+  return device_.persist(offset, sizeof header);
+}
+
+std::uint64_t Journal::record_bytes(std::span<const RedoRange> ranges) {
+  std::uint64_t length = sizeof(RecordHeader);
+  for (const RedoRange& range : ranges) length += sizeof(RangeHeader) + round_up(range.bytes.size(), 8);
+  return round_up(length, media::kRecordAlign);
+}
+
+std::uint64_t Journal::used_bytes() const {
+  return (head_offset_ + ring_bytes_ - tail_offset_) % ring_bytes_;
+}
+
+Status Journal::failure(Status status) {
+  if (!status) failed_.store(true, std::memory_order_release);
+  return status;
+}
+
+Status Journal::make_room(std::uint64_t length_bytes) {
+  const std::uint64_t room_at_end = ring_bytes_ - head_offset_;
+  const std::uint64_t need = length_bytes + (length_bytes > room_at_end ? room_at_end : 0);
+  // The head never meets the tail: one record unit stays free.
+  if (used_bytes() + need + media::kRecordAlign > ring_bytes_) PLUMB_TRY(checkpoint());
+  if (length_bytes > ring_bytes_ - head_offset_) PLUMB_TRY(put_pad());
+  return {};
+}
+
+Status Journal::put_pad() {
+  RecordHeader header;
+  header.magic = media::kRecordMagic;
+  header.epoch = epoch_;
+  header.sequence = head_sequence_.load();
+  header.length_bytes = static_cast<std::uint32_t>(ring_bytes_ - head_offset_);
+  header.kind = media::kRecordPad;
+  header.crc = media::checksum(bytes_of(header), offsetof(RecordHeader, crc), head_seed_);
+  PLUMB_TRY(device_.store_nt(ring_start_ + head_offset_, bytes_of(header)));
+  // Not drained: the record behind it is, and without it nobody needs the pad.
+  head_seed_ = header.crc;
+  live_.push_back({head_sequence_, head_offset_, 0});
+  MutexLock lock(position_mutex_);
+  head_offset_ = 0;
+  published_sequence_ = head_sequence_;
+  head_sequence_ = head_sequence_ + 1;
+  return {};
+}
+
+Result<Sequence> Journal::append(std::span<const RedoRange> ranges) {
+  if (failed()) return fail(EROFS, "journal: read-only after an earlier error of the log device");
+  const std::uint64_t length = record_bytes(ranges);
+  if (length > max_record_bytes()) return fail(EFBIG, "journal: transaction larger than a quarter of the ring");
+  PLUMB_TRY(failure(make_room(length)));
+
+  scratch_.assign(length, std::byte{0});
+  RecordHeader header;
+  header.magic = media::kRecordMagic;
+  header.epoch = epoch_;
+  header.sequence = head_sequence_.load();
+  header.length_bytes = static_cast<std::uint32_t>(length);
+  header.kind = media::kRecordTransaction;
+  header.ranges = static_cast<std::uint32_t>(ranges.size());
+  std::size_t at = sizeof header;
+  for (const RedoRange& range : ranges) {
+    RangeHeader range_header;
+    range_header.home_offset = range.home_offset_bytes;
+    range_header.length_bytes = static_cast<std::uint32_t>(range.bytes.size());
+    std::memcpy(scratch_.data() + at, &range_header, sizeof range_header);
+    at += sizeof range_header;
+    std::memcpy(scratch_.data() + at, range.bytes.data(), range.bytes.size());
+    at += round_up(range.bytes.size(), 8);
+  }
+  std::memcpy(scratch_.data(), &header, sizeof header);
+  header.crc = media::checksum(scratch_, offsetof(RecordHeader, crc), head_seed_);
+  std::memcpy(scratch_.data(), &header, sizeof header);
+
+  const Sequence sequence{head_sequence_};
+  PLUMB_TRY(failure(device_.store_nt(ring_start_ + head_offset_, scratch_)));
+  if (device_.is_memory()) {
+    // The commit point: separates "the record may be torn" from "it is durable"; homes change only behind it.
+    PLUMB_TRY(failure(device_.drain()));
+    durable_sequence_.store(sequence.value, std::memory_order_release);
+    for (const RedoRange& range : ranges) PLUMB_TRY(failure(store_home(range.home_offset_bytes, range.bytes)));
+    homed_sequence_.store(sequence.value, std::memory_order_release);
+  } else {
+    live_.push_back({sequence.value, head_offset_, length});
+  }
+  head_seed_ = header.crc;
+  counters_.records.fetch_add(1, std::memory_order_relaxed);
+  counters_.bytes.fetch_add(length, std::memory_order_relaxed);
+  MutexLock lock(position_mutex_);
+  head_offset_ = (head_offset_ + length) % ring_bytes_;
+  published_sequence_ = sequence.value;
+  head_sequence_ = sequence.value + 1;
+  return sequence;
+}
+
+Status Journal::flush_ring(std::uint64_t from, std::uint64_t to) {
+  if (from == to) return {};
+  if (from < to) return device_.flush(ring_start_ + from, to - from);
+  PLUMB_TRY(device_.flush(ring_start_ + from, ring_bytes_ - from));
+  return to == 0 ? Status{} : device_.flush(ring_start_, to);
+}
+
+Status Journal::force(Sequence sequence) {
+  if (durable_sequence_.load(std::memory_order_acquire) >= sequence.value) return {};
+  MutexLock force_lock(force_mutex_);
+  // Somebody may have forced our record with theirs while we waited (group commit).
+  if (durable_sequence_.load(std::memory_order_acquire) >= sequence.value) return {};
+  if (failed()) return fail(EIO, "journal: an earlier write of the log failed");
+  if (device_.is_memory()) {
+    durable_sequence_.store(sequence.value, std::memory_order_release);  // only pads lie between
+    return {};
+  }
+  std::uint64_t to = 0;
+  std::uint64_t published = 0;
+  {
+    MutexLock lock(position_mutex_);
+    to = head_offset_;
+    published = published_sequence_;
+  }
+  counters_.forces.fetch_add(1, std::memory_order_relaxed);
+  PLUMB_TRY(failure(flush_ring(durable_offset_, to)));
+  // Separates records whose callers may be told "durable" from the rest.
+  PLUMB_TRY(failure(device_.drain()));
+  durable_offset_ = to;
+  durable_sequence_.store(published, std::memory_order_release);
+  return {};
+}
+
+// Page-cached devices: the durable records are applied from the ring, exactly as replay would.
+Status Journal::home_live_records() {
+  std::vector<std::byte> record;
+  while (!live_.empty()) {
+    const LiveRecord& live = live_.front();
+    if (live.length != 0) {
+      record.resize(live.length);
+      PLUMB_TRY(device_.load(ring_start_ + live.offset, record));
+      PLUMB_TRY(apply_record(
+          record, [this](std::uint64_t home, std::span<const std::byte> bytes) { return store_home(home, bytes); }));
+      homed_sequence_.store(live.sequence, std::memory_order_release);
+    }
+    live_.pop_front();
+  }
+  return {};
+}
+
+Status Journal::checkpoint() {
+  if (failed()) return fail(EIO, "journal: an earlier write of the log failed");
+  PLUMB_TRY(force_all());  // WAL rule: the log is durable before a home changes
+  PLUMB_TRY(failure(home_live_records()));
+  // Homes durable before the tail passes their records.
+  PLUMB_TRY(failure(write_back_ranges(device_, home_dirty_)));
+  tail_offset_ = head_offset_;
+  tail_seed_ = head_seed_;
+  tail_sequence_.store(head_sequence_, std::memory_order_release);
+  counters_.checkpoints.fetch_add(1, std::memory_order_relaxed);
+  return failure(write_header(false));
+}
+
+Status Journal::close() {
+  PLUMB_TRY(checkpoint());
+  return failure(write_header(true));
+}
+
+}  // namespace plumb

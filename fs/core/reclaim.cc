@@ -1,0 +1,260 @@
+// Deleting unlinked inodes, and the reclaim queue: blocks that no file owns any more on their way to being free.
+//
+// A block in the queue is free only after
+//   the record that queued it is durable        (or a crash would bring its old owner back, zeroed),
+//   no reply that is being sent still reads it  (Epochs),
+//   and, if it held metadata, the durable tail of the log has passed the last record about it (or replay would write the
+//                                                old bytes into its new owner);
+// then it is zeroed durably and freed in the bitmap. A crash at any point leaves it in the queue.
+#include <algorithm>
+#include <vector>
+
+#include "fs/core/btree.h"
+#include "fs/core/extents.h"
+#include "fs/core/value_chain.h"
+#include "fs/core/volume_impl.h"
+#include "fs/core/xattr.h"
+
+#include <sys/stat.h>
+
+namespace plumb {
+namespace {
+
+constexpr std::size_t kExtentsPerStep = 256;
+constexpr std::size_t kXattrsPerStep = 2;
+constexpr std::size_t kEntriesPerBatch = 256;
+constexpr std::uint64_t kBytesPerBatch = 64u << 20;
+constexpr std::uint64_t kManyPending = 4096;  // nodes of the queue: the deleting thread helps from here on
+
+struct Pending {
+  std::uint64_t key = 0;
+  std::uint64_t length = 0;       // blocks to free now
+  std::uint64_t left = 0;         // blocks of the entry that stay
+  media::ReclaimKind kind = media::ReclaimKind::kData;
+};
+
+}  // namespace
+
+void VolumeImpl::queue_deletion(InodeRef inode) {
+  if (options.read_only) {
+    // Nothing can be deleted; the next writable mount finds the inode on the orphan list.
+    cache.detach(*inode);
+    return;
+  }
+  {
+    MutexLock lock(queue_mutex_);
+    deletions_.push_back(std::move(inode));
+  }
+  queue_condition_.notify_one();
+}
+
+Status VolumeImpl::delete_inode(Inode& inode) {
+  (void)inode.dirty.take_snapshot();  // nobody will read it again
+  for (bool done = false; !done;) {
+    PLUMB_ASSIGN(done, delete_step(inode));
+    // Between the steps nothing is locked: a long queue is worked off before it eats the reserve.
+    if (!done) throttle_reclaim();
+  }
+  return {};
+}
+
+// One transaction of a deletion. True when the inode is gone.
+Result<bool> VolumeImpl::delete_step(Inode& inode) {
+  ExclusiveLock lock(inode.lock);
+  const bool regular = S_ISREG(inode.media.mode);
+  if (regular) PLUMB_TRY(load_extents(store, inode));
+  Transaction t(store, Transaction::Privilege::kMayUseReserve);
+  media::Inode next = inode.media;
+  auto step = [&]() -> Result<bool> {
+    bool done = true;
+    if (regular) {
+      PLUMB_ASSIGN(done, remove_extents(t, next, inode.extents, FileBlock(0), FileBlock(~std::uint64_t{0}),
+                                        kExtentsPerStep));
+    }
+    if (done) {
+      PLUMB_ASSIGN(done, erase_some_xattrs(t, next, kXattrsPerStep));
+    }
+    if (!done) {
+      if (regular) PLUMB_TRY(settle_extents(t, next, inode.extents));
+      PLUMB_TRY(table.put(t, next));
+      return false;
+    }
+    if (S_ISLNK(next.mode) && next.inline_target == 0) PLUMB_TRY(free_chain(t, next.data.block));
+    PLUMB_TRY(table.remove_orphan(t, inode.number()));
+    PLUMB_TRY(table.free(t, inode.number()));
+    return true;
+  };
+  const Result<bool> done = step();
+  const Result<Sequence> committed = done ? t.commit() : Result<Sequence>(tl::unexpected(done.error()));
+  if (!committed) {
+    forget_extents(inode);
+    return tl::unexpected(committed.error());
+  }
+  inode.media = next;
+  // Under the transaction lock still: nobody can have been given the number again.
+  if (*done) cache.detach(inode);
+  return *done;
+}
+
+Status VolumeImpl::finish_truncate(Inode& inode) {
+  PLUMB_TRY(load_extents(store, inode));
+  const std::uint64_t first = (inode.media.size_bytes + store.block_size() - 1) / store.block_size();
+  while (true) {
+    Transaction t(store, Transaction::Privilege::kMayUseReserve);
+    media::Inode next = inode.media;
+    auto step = [&]() -> Result<bool> {
+      PLUMB_ASSIGN(const bool done, remove_extents(t, next, inode.extents, FileBlock(first),
+                                                   FileBlock(~std::uint64_t{0}), kExtentsPerStep));
+      PLUMB_TRY(settle_extents(t, next, inode.extents));
+      PLUMB_TRY(table.put(t, next));
+      if (done && next.links != 0) PLUMB_TRY(table.remove_orphan(t, inode.number()));
+      return done;
+    };
+    const Result<bool> done = step();
+    Result<Sequence> committed = done ? t.commit() : Result<Sequence>(tl::unexpected(done.error()));
+    if (!committed) {
+      forget_extents(inode);
+      return tl::unexpected(std::move(committed).error());
+    }
+    adopt(inode, next, *committed, true);
+    if (*done) return {};
+  }
+}
+
+Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
+  MutexLock one_at_a_time(reclaim_mutex_);
+  const std::uint64_t block_size = store.block_size();
+  BTree tree(store, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
+  std::vector<Pending> batch;
+  Sequence newest_metadata;
+  {
+    Transaction t(store);  // for the lock; nothing changes
+    PLUMB_ASSIGN(const media::State* state, t.state());
+    std::uint64_t bytes = 0;
+    const Sequence retired = store.journal().retired();
+    PLUMB_TRY(tree.visit(state->reclaim, 0, [&](std::uint64_t key, std::span<const std::byte> bytes_of_record) {
+      media::ReclaimRecord record;
+      std::memcpy(&record, bytes_of_record.data(), sizeof record);
+      Pending entry{key, record.length_blocks, 0, static_cast<media::ReclaimKind>(record.kind)};
+      if (entry.kind == media::ReclaimKind::kMetadata) {
+        const Sequence freed = store.freed_in(BlockNumber(key));
+        if (freed > retired && !with_metadata) return true;
+        newest_metadata = std::max(newest_metadata, freed);
+      }
+      const std::uint64_t room = std::max<std::uint64_t>(1, (kBytesPerBatch - bytes) / block_size);
+      if (entry.length > room) {
+        entry.left = entry.length - room;
+        entry.length = room;
+      }
+      bytes += entry.length * block_size;
+      batch.push_back(entry);
+      return batch.size() < kEntriesPerBatch && bytes < kBytesPerBatch;
+    }));
+  }
+  if (batch.empty()) return false;
+  // The records that queued the entries are durable before the blocks are zeroed.
+  PLUMB_TRY(store.journal().force_all());
+  // The tail passes the last record about a former metadata block before the block is zeroed.
+  if (newest_metadata > store.journal().retired()) PLUMB_TRY(store.checkpoint());
+  store.epochs().synchronize();
+  const std::uint64_t blocks = superblock.blocks(DeviceRole::kMain);
+  const std::uint64_t data_start = superblock.entry(DeviceRole::kMain).data_start;
+  for (const Pending& entry : batch) {
+    if (entry.key < data_start || entry.key >= blocks || entry.length > blocks - entry.key)
+      return fail(EUCLEAN, "reclaim queue: block " + std::to_string(entry.key) + " outside the data area");
+    PLUMB_TRY(store.device().zero(entry.key * block_size, entry.length * block_size));
+    PLUMB_TRY(store.device().flush_after_nt(entry.key * block_size, entry.length * block_size));
+  }
+  // Zeros durable before the record that makes the blocks free.
+  PLUMB_TRY(store.device().drain());
+
+  Transaction t(store, Transaction::Privilege::kMayUseReserve);
+  PLUMB_ASSIGN(media::State * state, t.modify_state());
+  for (const Pending& entry : batch) {
+    PLUMB_TRY(tree.erase(t, state->reclaim, entry.key));
+    if (entry.left != 0) {
+      media::ReclaimRecord rest;
+      rest.length_blocks = static_cast<std::uint32_t>(entry.left);
+      rest.kind = static_cast<std::uint8_t>(entry.kind);
+      PLUMB_TRY(tree.put(t, state->reclaim, entry.key + entry.length, std::as_bytes(std::span(&rest, 1))));
+    }
+    PLUMB_TRY(t.set_bitmap({BlockNumber(entry.key), entry.length}, false));
+  }
+  t.on_commit([this, &batch] {
+    for (const Pending& entry : batch) {
+      if (entry.kind == media::ReclaimKind::kMetadata) store.forget_freed(BlockNumber(entry.key));
+      store.allocator().release({BlockNumber(entry.key), entry.length});
+      store.add_pending(-static_cast<std::int64_t>(entry.length));
+    }
+  });
+  PLUMB_TRY(t.commit());
+  return true;
+}
+
+Status VolumeImpl::run_deletions() {
+  if (store.read_only()) return {};
+  MutexLock one_at_a_time(deletion_mutex_);
+  for (int stuck = 0;;) {
+    InodeRef inode;
+    {
+      MutexLock lock(queue_mutex_);
+      if (deletions_.empty()) return {};
+      inode = std::move(deletions_.front());
+      deletions_.pop_front();
+    }
+    const Status status = delete_inode(*inode);
+    if (status) continue;
+    if (status.error().code == ENOSPC && ++stuck < 16) {
+      // The queue itself needs blocks: move the zeroed mark or work some of it off, and try again.
+      const auto extended = store.extend_zeroed();
+      const auto freed = reclaim_batch(true);
+      if ((extended && *extended) || (freed && *freed)) {
+        MutexLock lock(queue_mutex_);
+        deletions_.push_back(std::move(inode));
+        continue;
+      }
+    }
+    cache.detach(*inode);  // the orphan list keeps it for the next mount
+    return status;
+  }
+}
+
+Status VolumeImpl::run_reclaim() {
+  while (true) {
+    PLUMB_TRY(run_deletions());
+    PLUMB_ASSIGN(const bool more, reclaim_batch(true));
+    if (!more) return {};
+  }
+}
+
+// The deleting thread works off the queue itself when it grows too long for the blocks in reserve.
+void VolumeImpl::throttle_reclaim() {
+  const std::uint64_t limit = std::min<std::uint64_t>(kManyPending, store.allocator().reserve_blocks() / 4);
+  while (store.reclaim_nodes() > limit) {
+    const auto more = reclaim_batch(true);
+    if (!more || !*more) return;
+  }
+}
+
+void VolumeImpl::reclaim_loop() {
+  while (true) {
+    {
+      MutexLock lock(queue_mutex_);
+      if (!stop_ && deletions_.empty()) lock.wait_for(queue_condition_, std::chrono::milliseconds(200));
+      if (stop_) return;
+    }
+    if (store.read_only()) continue;
+    (void)run_deletions();  // what fails stays on the orphan list
+    throttle_reclaim();
+    // A checkpoint for a handful of former metadata blocks is not worth it; with many of them it is.
+    const bool with_metadata = store.freed_metadata_count() > 256;
+    while (true) {
+      const auto more = reclaim_batch(with_metadata);
+      if (!more || !*more) break;
+      MutexLock lock(queue_mutex_);
+      if (stop_) return;
+    }
+  }
+}
+
+}  // namespace plumb

@@ -1,0 +1,159 @@
+// The metadata store: buffers, journal, allocator, and the transactions that change them together.
+//
+// One transaction is built at a time, under the transaction lock: it takes microseconds, a request through FUSE takes tens
+// of them, and in exchange nothing that is committed ever depends on something that may still be aborted. Commit diffs the
+// changed blocks against what they were and publishes the difference as one journal record; abort restores them. So an
+// operation cannot forget to log a byte, and may fail at any step.
+//
+// Lock order: inode locks, then the transaction lock, then leaves (buffer shards, allocator, journal's own).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "fs/core/allocator.h"
+#include "fs/core/buffer_pool.h"
+#include "fs/core/epochs.h"
+#include "fs/core/journal.h"
+#include "fs/core/superblock.h"
+#include "fs/core/types.h"
+
+namespace plumb {
+
+class Transaction;
+
+class Store {
+ public:
+  Store(const Superblock& superblock, bool read_only);
+
+  /// Recovers the journal, loads the bitmap, and zeroes what the recorded windows may hold. read_only: replays into DRAM.
+  [[nodiscard]] Result<Journal::Recovery> open();
+
+  [[nodiscard]] const Superblock& superblock() const { return superblock_; }
+  [[nodiscard]] pmem::Device& device() const { return superblock_.device(DeviceRole::kMain); }
+  [[nodiscard]] std::uint32_t block_size() const { return superblock_.block_size(); }
+  [[nodiscard]] BufferPool& buffers() { return buffers_; }
+  [[nodiscard]] Journal& journal() { return journal_; }
+  [[nodiscard]] Allocator& allocator() { return allocator_; }
+  [[nodiscard]] Epochs& epochs() { return epochs_; }
+  [[nodiscard]] bool read_only() const { return read_only_ || journal_.failed(); }
+
+  /// A run of blocks that data may be stored into now: at least one, at most as many as asked for. ENOSPC. No transaction may
+  /// be open in this thread.
+  /// `may_wait`: the caller holds no blocks in flight; otherwise EAGAIN when every window is busy.
+  [[nodiscard]] Result<BlockRange> allocate_data(Allocator::DataRequest request, bool may_wait);
+  /// Zeroes blocks that were taken but not committed and gives them back.
+  void abandon_data(BlockRange range);
+
+  /// Blocks with data nobody owns are left in a window (a failed abandon_data): the windows must stay recorded.
+  [[nodiscard]] bool unclean_windows() const { return unclean_windows_.load(); }
+
+  /// Moves the zeroed mark on by a window's worth. False: nothing is left above it.
+  [[nodiscard]] Result<bool> extend_zeroed();
+  /// Empties the ring (for reclaim of former metadata blocks).
+  [[nodiscard]] Status checkpoint();
+  /// The end of a mount: checkpoint and the clean mark.
+  [[nodiscard]] Status close();
+
+  /// Zeros for holes: at least 1 MiB.
+  [[nodiscard]] const std::byte* zeros() const { return zeros_.get(); }
+  static constexpr std::uint64_t kZeroBytes = 1u << 20;
+
+  struct Counters {
+    std::atomic<std::uint64_t> transactions{0}, windows_opened{0};
+  };
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+  /// Blocks in the reclaim tree and its nodes: free as far as a user is concerned.
+  [[nodiscard]] std::uint64_t pending_blocks() const { return pending_blocks_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t reclaim_nodes() const { return reclaim_nodes_.load(std::memory_order_relaxed); }
+  void add_pending(std::int64_t blocks) { pending_blocks_.fetch_add(static_cast<std::uint64_t>(blocks)); }
+  /// Sequence of the record that freed a former metadata block; 0 if that was in an earlier mount. Under the transaction lock.
+  [[nodiscard]] Sequence freed_in(BlockNumber block) const;
+  void forget_freed(BlockNumber block) {
+    freed_metadata_.erase(block.value);
+    freed_metadata_count_.store(freed_metadata_.size(), std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::size_t freed_metadata_count() const {
+    return freed_metadata_count_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  friend class Transaction;
+  [[nodiscard]] Status load_bitmap();
+  [[nodiscard]] Status recover_windows();
+  enum class WindowOutcome : std::uint8_t { kOpened, kNoChunk, kAllBusy };
+  [[nodiscard]] Result<WindowOutcome> open_window(const Allocator::DataRequest& request);
+
+  const Superblock superblock_;
+  const bool read_only_;
+  BufferPool buffers_;
+  Journal journal_;
+  Allocator allocator_;
+  Epochs epochs_;
+  Mutex extend_mutex_;  // one move of the zeroed mark at a time; above the transaction lock
+  Mutex transaction_mutex_;
+  std::atomic<bool> unclean_windows_{false};
+  absl::flat_hash_map<std::uint64_t, std::uint64_t> freed_metadata_;  // block -> sequence; under the transaction lock
+  std::atomic<std::size_t> freed_metadata_count_{0};
+  std::atomic<std::uint64_t> pending_blocks_{0};
+  std::atomic<std::uint64_t> reclaim_nodes_{0};
+  std::unique_ptr<std::byte[]> zeros_;
+  Counters counters_;
+};
+
+class Transaction {
+ public:
+  enum class Privilege : std::uint8_t { kOrdinary, kMayUseReserve };
+
+  explicit Transaction(Store& store, Privilege privilege = Privilege::kOrdinary);
+  ~Transaction();  // aborts what was not committed
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+
+  [[nodiscard]] Store& store() { return store_; }
+  [[nodiscard]] std::uint32_t block_size() const { return store_.block_size(); }
+  [[nodiscard]] Result<BufferRef> get(BlockNumber block, BufferType type) { return store_.buffers_.get(block, type); }
+  /// The bytes of a block, to change.
+  [[nodiscard]] std::byte* modify(const BufferRef& buffer);
+  /// A new metadata block: zeros but for its header. ENOSPC.
+  [[nodiscard]] Result<BufferRef> allocate(BufferType type, std::uint64_t owner);
+  /// Gives a metadata block to reclaim when this commits.
+  void free_metadata(BlockNumber block) { freed_.push_back(block); }
+  /// Gives data blocks to reclaim when this commits.
+  [[nodiscard]] Status free_data(BlockRange range);
+
+  /// The state block, to read or to change.
+  [[nodiscard]] Result<const media::State*> state();
+  [[nodiscard]] Result<media::State*> modify_state();
+  /// Sets or clears bits of the bitmap. EUCLEAN if one already has that value: double allocation or double free.
+  [[nodiscard]] Status set_bitmap(BlockRange range, bool allocated);
+
+  void on_commit(std::function<void()> action) { commit_actions_.push_back(std::move(action)); }
+  void on_abort(std::function<void()> action) { abort_actions_.push_back(std::move(action)); }
+
+  /// The number this transaction will have.
+  [[nodiscard]] Sequence sequence() const { return store_.journal_.next_sequence(); }
+  /// All or nothing. After an error everything is as it was.
+  [[nodiscard]] Result<Sequence> commit();
+
+ private:
+  [[nodiscard]] Status queue_freed_metadata();
+  void collect_ranges(std::vector<RedoRange>& ranges);
+  void finish(Sequence sequence);
+  void abort();
+
+  Store& store_;
+  MutexLock lock_;
+  const bool privileged_;
+  bool done_ = false;
+  std::vector<BufferRef> changed_;
+  std::vector<BlockNumber> freed_;
+  std::vector<std::function<void()>> commit_actions_, abort_actions_;
+  std::int64_t pending_delta_ = 0;
+};
+
+}  // namespace plumb

@@ -1,0 +1,55 @@
+// The superblock in core: the format's constants and the device table.
+//
+// Writeback, zeroing and reads ask it for the device of an inode; nobody derives a device from an address or a mapping.
+// Immutable after mount but for the unsafe-shutdown count (written before anything else runs). Safe for all threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "fs/core/types.h"
+#include "fs/media/layout.h"
+#include "pmem/device.h"
+#include "pmem/result.h"
+
+namespace plumb {
+
+class Superblock {
+ public:
+  /// Reads both copies from `main` and takes the valid one with the higher update count. The error is that of the first copy.
+  [[nodiscard]] static Result<Superblock> read(pmem::Device& main);
+
+  /// Writes both copies, the second only after the first is durable: one of them is always whole.
+  [[nodiscard]] static Status write(pmem::Device& main, media::Superblock& media);
+
+  /// Counts a mount that found the file system not unmounted.
+  [[nodiscard]] Status count_unsafe_shutdown();
+
+  [[nodiscard]] const media::Superblock& media() const { return media_; }
+  [[nodiscard]] std::uint32_t block_size() const { return block_size_; }
+  [[nodiscard]] std::uint64_t offset_of(BlockNumber block) const { return block.value * block_size_; }
+
+  /// The device table, by role. Realtime is null while the file system has none.
+  [[nodiscard]] pmem::Device& device(DeviceRole role) const { return *devices_[static_cast<std::size_t>(role)]; }
+  [[nodiscard]] std::size_t device_count() const { return media_.device_count; }
+  [[nodiscard]] const media::DeviceEntry& entry(DeviceRole role) const {
+    return media_.devices[static_cast<std::size_t>(role)];
+  }
+  /// Where the data of an inode with these flags (kInodeRealtime) lives.
+  [[nodiscard]] DeviceRole data_role(std::uint32_t inode_flags) const;
+  [[nodiscard]] pmem::Device& data_device(std::uint32_t inode_flags) const { return device(data_role(inode_flags)); }
+
+  [[nodiscard]] std::uint64_t blocks(DeviceRole role) const { return entry(role).size_bytes / block_size_; }
+  [[nodiscard]] std::uint64_t chunk_blocks() const { return media::kChunkBytes / block_size_; }
+  [[nodiscard]] std::uint64_t bits_per_bitmap_block() const {
+    return (block_size_ - sizeof(media::BitmapHeader)) * 8;
+  }
+  [[nodiscard]] std::uint64_t inodes_per_block() const { return block_size_ / media::kInodeBytes; }
+
+ private:
+  media::Superblock media_;
+  std::uint32_t block_size_ = 0;
+  std::array<pmem::Device*, media::kMaxDevices> devices_{};
+};
+
+}  // namespace plumb

@@ -1,0 +1,225 @@
+#include "fs/core/volume.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cstring>
+
+#include "fs/core/volume_impl.h"
+
+namespace plumb {
+namespace {
+
+std::string uuid_text(const media::Uuid& uuid) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (std::size_t i = 0; i < uuid.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += kHex[uuid[i] >> 4];
+    text += kHex[uuid[i] & 15];
+  }
+  return text;
+}
+
+}  // namespace
+
+void ReadPin::release() {
+  if (token_ != nullptr) Epochs::unpin(token_);
+  token_ = nullptr;
+}
+
+// ---- VolumeImpl: life ----
+
+VolumeImpl::VolumeImpl(const Superblock& sb, const MountOptions& mount_options)
+    : options(mount_options),
+      superblock(sb),
+      store(sb, mount_options.read_only),
+      table(store),
+      cache(store, table, [this](InodeRef inode) { queue_deletion(std::move(inode)); }) {}
+
+VolumeImpl::~VolumeImpl() {
+  stop_threads();
+  cache.shut_down();
+  root = InodeRef();
+  std::deque<InodeRef> rest;
+  {
+    MutexLock lock(queue_mutex_);
+    rest.swap(deletions_);
+  }
+}
+
+Status VolumeImpl::open() {
+  store.journal().set_deferred(options.writeback == Writeback::kDeferred);
+  PLUMB_ASSIGN(const Journal::Recovery recovery, store.open());
+  if (!recovery.was_clean && !options.read_only) {
+    PLUMB_TRY(superblock.count_unsafe_shutdown());
+    // A daemon that died knew which ranges were dirty; nobody does now. An fsync from here on must be able to rely on what
+    // was stored before.
+    if (!store.device().is_memory() || recovery.was_deferred)
+      PLUMB_TRY(store.device().persist(0, superblock.entry(DeviceRole::kMain).size_bytes));
+  }
+  PLUMB_TRY(table.load());
+  PLUMB_ASSIGN(root, cache.get(kRootInode));
+  if ((root->media.mode & S_IFMT) != S_IFDIR) return fail(EUCLEAN, "the root inode is not a directory");
+  if (options.read_only) return {};
+  std::vector<InodeNumber> orphans;
+  {
+    Transaction t(store);
+    orphans = table.orphans(t);
+  }
+  for (const InodeNumber number : orphans) {
+    PLUMB_ASSIGN(InodeRef inode, cache.get(number));
+    if (inode->media.links == 0) continue;  // dropping the reference queues it
+    ExclusiveLock lock(inode->lock);
+    const Status finished = finish_truncate(*inode);
+    // Without space the orphan list keeps it for later; the file is short already.
+    if (!finished && finished.error().code != ENOSPC) return finished;
+  }
+  if (options.background_threads) {
+    reclaim_thread_ = std::thread([this] { reclaim_loop(); });
+    timer_thread_ = std::thread([this] { timer_loop(); });
+  }
+  return {};
+}
+
+void VolumeImpl::stop_threads() {
+  {
+    MutexLock lock(queue_mutex_);
+    stop_ = true;
+  }
+  queue_condition_.notify_all();
+  timer_condition_.notify_all();
+  if (reclaim_thread_.joinable()) reclaim_thread_.join();
+  if (timer_thread_.joinable()) timer_thread_.join();
+}
+
+Status VolumeImpl::close() {
+  if (closed_) return {};
+  stop_threads();
+  if (options.read_only) return {};
+  PLUMB_TRY(write_back_all());
+  PLUMB_TRY(run_reclaim());
+  if (!store.unclean_windows()) {
+    // No operation is in flight, and whatever was abandoned has been zeroed: nothing is hidden in the windows.
+    Transaction t(store, Transaction::Privilege::kMayUseReserve);
+    PLUMB_ASSIGN(media::State * state, t.modify_state());
+    for (media::WindowSlot& slot : state->windows) slot = media::WindowSlot{};
+    store.allocator().close_windows();
+    PLUMB_TRY(t.commit());
+  }
+  PLUMB_TRY(store.close());
+  closed_ = true;
+  return {};
+}
+
+bool VolumeImpl::make_space() {
+  if (store.read_only()) return false;
+  const std::uint64_t before = store.allocator().free_blocks();
+  const auto extended = store.extend_zeroed();
+  if (extended && *extended) return true;
+  if (!run_reclaim()) return false;
+  return store.allocator().free_blocks() > before;
+}
+
+Timestamp VolumeImpl::now() {
+  // Coarse, as the kernel's own file times: within one tick a write changes no time and needs no record.
+  timespec ts{};
+  clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+  return {ts.tv_sec, static_cast<std::uint32_t>(ts.tv_nsec)};
+}
+
+void VolumeImpl::set_mtime(media::Inode& inode, Timestamp t) {
+  inode.mtime = static_cast<std::uint64_t>(t.seconds);
+  inode.mtime_ns = t.nanoseconds;
+}
+void VolumeImpl::set_ctime(media::Inode& inode, Timestamp t) {
+  inode.ctime = static_cast<std::uint64_t>(t.seconds);
+  inode.ctime_ns = t.nanoseconds;
+}
+void VolumeImpl::set_atime(media::Inode& inode, Timestamp t) {
+  inode.atime = static_cast<std::uint64_t>(t.seconds);
+  inode.atime_ns = t.nanoseconds;
+}
+
+void VolumeImpl::adopt(Inode& inode, const media::Inode& next, Sequence sequence, bool data) {
+  inode.media = next;
+  inode.last_sequence.store(sequence.value, std::memory_order_release);
+  if (data) inode.last_data_sequence.store(sequence.value, std::memory_order_release);
+}
+
+// ---- Volume: life and statistics ----
+
+Volume::Volume(std::unique_ptr<VolumeImpl> impl) : impl_(std::move(impl)) {}
+Volume::~Volume() = default;
+
+Result<std::unique_ptr<Volume>> Volume::mount(pmem::Device& main, const MountOptions& options) {
+  PLUMB_ASSIGN(const Superblock superblock, Superblock::read(main));
+  MountOptions effective = options;
+  if (main.info().read_only) effective.read_only = true;
+  if ((superblock.media().ro_compat & ~media::kRoCompatKnown) != 0 && !effective.read_only)
+    return fail(ENOTSUP, main.info().path + ": features that this program can only read; mount with -o ro");
+  auto impl = std::make_unique<VolumeImpl>(superblock, effective);
+  PLUMB_TRY(impl->open());
+  return std::unique_ptr<Volume>(new Volume(std::move(impl)));
+}
+
+Status Volume::unmount() { return impl_->close(); }
+
+InodeRef Volume::root() { return impl_->root; }
+bool Volume::read_only() const { return impl_->store.read_only(); }
+Status Volume::run_reclaim() { return impl_->run_reclaim(); }
+
+FsStatistics Volume::statistics() {
+  VolumeImpl& v = *impl_;
+  const Superblock& sb = v.superblock;
+  (void)v.run_deletions();  // what was deleted counts as free at once; an error leaves it counted as used
+  FsStatistics s;
+  s.block_size_bytes = sb.block_size();
+  s.blocks = sb.blocks(DeviceRole::kMain) - sb.entry(DeviceRole::kMain).data_start;
+  // What waits in the reclaim queue is free to the user: an allocation that needs it waits for it.
+  s.blocks_free = v.store.allocator().free_blocks() + v.store.pending_blocks() + v.store.reclaim_nodes();
+  const std::uint64_t reserve = v.store.allocator().reserve_blocks();
+  s.blocks_available = s.blocks_free > reserve ? s.blocks_free - reserve : 0;
+  s.inodes_free = s.blocks_available * sb.inodes_per_block();
+  s.inodes = v.table.used() + s.inodes_free;
+  std::memcpy(&s.fsid, sb.media().uuid.data(), sizeof s.fsid);
+  return s;
+}
+
+VolumeStatistics Volume::counters() {
+  VolumeImpl& v = *impl_;
+  VolumeStatistics s;
+  s.uuid = uuid_text(v.superblock.media().uuid);
+  const auto& label = v.superblock.media().label;
+  s.label.assign(label.data(), strnlen(label.data(), label.size()));
+  for (std::size_t i = 0; i < v.superblock.device_count(); ++i) {
+    const pmem::Device& device = v.superblock.device(static_cast<DeviceRole>(i));
+    const WritebackCounters& w = v.writeback_counters[i];
+    DeviceStatistics d;
+    d.path = device.info().path;
+    d.type = device.info().type;
+    d.kind = device.is_memory() ? "memory" : "page-cached";
+    d.writeback_ranges = w.ranges;
+    d.writeback_bytes = w.bytes;
+    d.writeback_drains = w.drains;
+    d.device_flushes = device.counters().flush_calls;
+    d.device_flushed_bytes = device.counters().flushed_bytes;
+    d.device_drains = device.counters().drains;
+    d.errors = device.counters().errors;
+    d.dirty_bytes = v.dirty_bytes();
+    s.devices.push_back(std::move(d));
+  }
+  s.transactions = v.store.counters().transactions;
+  s.log_bytes = v.store.journal().counters().bytes;
+  s.log_forces = v.store.journal().counters().forces;
+  s.checkpoints = v.store.journal().counters().checkpoints;
+  s.reclaim_pending_blocks = v.store.pending_blocks();
+  s.windows_opened = v.store.counters().windows_opened;
+  s.buffers = v.store.buffers().size();
+  s.inodes_in_core = v.cache.size();
+  s.unsafe_shutdowns = v.superblock.media().unsafe_shutdowns;
+  s.read_only = v.store.read_only();
+  return s;
+}
+
+}  // namespace plumb

@@ -1,0 +1,268 @@
+// Attributes, flags, extended attributes, and the size.
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "fs/core/acl.h"
+#include "fs/core/extents.h"
+#include "fs/core/volume_impl.h"
+#include "fs/core/xattr.h"
+
+namespace plumb {
+namespace {
+
+bool immutable(const media::Inode& inode) { return (inode.flags & kInodeImmutable) != 0; }
+bool append_only(const media::Inode& inode) { return (inode.flags & kInodeAppend) != 0; }
+
+std::uint32_t without_setid(std::uint32_t mode) {
+  mode &= ~static_cast<std::uint32_t>(S_ISUID);
+  // set-gid without group execute once meant mandatory locking: it stays (chown(2)).
+  if ((mode & S_IXGRP) != 0) mode &= ~static_cast<std::uint32_t>(S_ISGID);
+  return mode;
+}
+
+Timestamp atime_of(const media::Inode& i) { return {static_cast<std::int64_t>(i.atime.get()), i.atime_ns}; }
+Timestamp mtime_of(const media::Inode& i) { return {static_cast<std::int64_t>(i.mtime.get()), i.mtime_ns}; }
+Timestamp ctime_of(const media::Inode& i) { return {static_cast<std::int64_t>(i.ctime.get()), i.ctime_ns}; }
+
+bool atime_is_due(const media::Inode& inode, AtimeMode mode, Timestamp now) {
+  if (mode == AtimeMode::kNoatime || (inode.flags & kInodeNoatime) != 0) return false;
+  const Timestamp atime = atime_of(inode);
+  if (mode == AtimeMode::kStrictatime) return atime != now;
+  // relatime (mount(8)): not newer than the last change, or a day old.
+  return atime <= mtime_of(inode) || atime <= ctime_of(inode) || now.seconds - atime.seconds >= 86400;
+}
+
+// chmod of an inode with an access ACL changes the ACL too (acl(5)).
+Status chmod_acl(Transaction& t, media::Inode& next, std::uint32_t mode) {
+  if (next.xattrs.block == 0) return {};
+  const auto value = read_xattr(t.store(), next, acl::kAccessName);
+  if (!value) return value.error().code == ENODATA ? Status{} : tl::unexpected(value.error());
+  PLUMB_ASSIGN(acl::Acl entries, acl::parse(*value));
+  acl::apply_chmod(entries, mode);
+  return write_xattr(t, next, acl::kAccessName, acl::serialize(entries), {});
+}
+
+// The attributes but for the size.
+Status apply(Transaction& t, media::Inode& next, const SetAttributes& set, const Caller& caller, Timestamp now) {
+  if (set.uid) next.uid = *set.uid;
+  if (set.gid) next.gid = *set.gid;
+  if (set.kill_setid && !S_ISDIR(next.mode)) next.mode = without_setid(next.mode);
+  if (set.mode) {
+    std::uint32_t mode = (next.mode & S_IFMT) | (*set.mode & 07777);
+    (void)caller;  // set-gid of a foreign group is the kernel's to refuse: only it knows all groups
+    next.mode = mode;
+    PLUMB_TRY(chmod_acl(t, next, mode));
+  }
+  if (set.atime_now) VolumeImpl::set_atime(next, now);
+  if (set.mtime_now) VolumeImpl::set_mtime(next, now);
+  if (set.atime) VolumeImpl::set_atime(next, *set.atime);
+  if (set.mtime) VolumeImpl::set_mtime(next, *set.mtime);
+  VolumeImpl::set_ctime(next, set.ctime ? *set.ctime : now);
+  return {};
+}
+
+Status may_change(const media::Inode& inode, const SetAttributes& set) {
+  if (immutable(inode)) return fail(EPERM);
+  const bool only_times_now = !set.mode && !set.uid && !set.gid && !set.size_bytes && !set.atime && !set.mtime;
+  if (append_only(inode) && !only_times_now) return fail(EPERM);
+  if (set.size_bytes) {
+    if (S_ISDIR(inode.mode)) return fail(EISDIR);
+    if (!S_ISREG(inode.mode)) return fail(EINVAL);
+    if (*set.size_bytes > kMaxFileSize) return fail(EFBIG);
+  }
+  return {};
+}
+
+}  // namespace
+
+Status VolumeImpl::touch_atime(Inode& inode) {
+  if (store.read_only() || options.atime == AtimeMode::kNoatime) return {};
+  const Timestamp t = now();
+  {
+    SharedLock lock(inode.lock);
+    if (!atime_is_due(inode.media, options.atime, t)) return {};
+  }
+  ExclusiveLock lock(inode.lock);
+  if (!atime_is_due(inode.media, options.atime, t) || inode.media.links == 0) return {};
+  Transaction transaction(store);
+  media::Inode next = inode.media;
+  set_atime(next, t);
+  PLUMB_TRY(table.put(transaction, next));
+  PLUMB_ASSIGN(const Sequence sequence, transaction.commit());
+  adopt(inode, next, sequence, false);
+  return {};
+}
+
+Status VolumeImpl::shrink(Inode& inode, media::Inode next, std::uint64_t size_bytes) {
+  PLUMB_TRY(load_extents(store, inode));
+  const std::uint64_t block_size = store.block_size();
+  const std::uint64_t first = (size_bytes + block_size - 1) / block_size;
+  next.size_bytes = size_bytes;
+  inode.tail_unknown = true;  // the last block keeps bytes beyond the new end
+  bool done = false;
+  {
+    Transaction t(store, Transaction::Privilege::kMayUseReserve);
+    auto step = [&]() -> Result<bool> {
+      PLUMB_ASSIGN(const bool all,
+                   remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(~std::uint64_t{0}), 256));
+      PLUMB_TRY(settle_extents(t, next, inode.extents));
+      PLUMB_TRY(table.put(t, next));
+      // Too many extents for one record: the orphan list finishes the work after a crash.
+      if (!all)
+        PLUMB_TRY(table.add_orphan(t, inode.number()));
+      else if (next.links != 0)
+        PLUMB_TRY(table.remove_orphan(t, inode.number()));  // listed by an earlier truncate that failed half way
+      return all;
+    };
+    const Result<bool> all = step();
+    const Result<Sequence> committed = all ? t.commit() : Result<Sequence>(tl::unexpected(all.error()));
+    if (!committed) {
+      forget_extents(inode);
+      return tl::unexpected(committed.error());
+    }
+    adopt(inode, next, *committed, true);
+    done = *all;
+  }
+  return done ? Status{} : finish_truncate(inode);
+}
+
+Attributes Volume::attributes(Inode& inode) {
+  SharedLock lock(inode.lock);
+  return attributes_of(inode.media, impl_->store.block_size());
+}
+
+Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set, const Caller& caller) {
+  VolumeImpl& v = *impl_;
+  auto result = v.with_space([&]() -> Result<Attributes> {
+    ExclusiveLock lock(inode.lock);
+    PLUMB_TRY(may_change(inode.media, set));
+    if (v.store.read_only()) return fail(EROFS);
+    const Timestamp now = VolumeImpl::now();
+    const bool smaller = set.size_bytes && *set.size_bytes <= inode.media.size_bytes;
+    if (set.size_bytes && !smaller) PLUMB_TRY(v.prepare_extension(inode, *set.size_bytes));
+    media::Inode next = inode.media;
+    SetAttributes effective = set;
+    // truncate(2) changes mtime also when the size stays; FUSE does not always ask for it.
+    if (set.size_bytes && !set.mtime) effective.mtime_now = true;
+    {
+      Transaction t(v.store, smaller ? Transaction::Privilege::kMayUseReserve : Transaction::Privilege::kOrdinary);
+      PLUMB_TRY(apply(t, next, effective, caller, now));
+      if (!smaller) {
+        if (set.size_bytes) next.size_bytes = *set.size_bytes;
+        PLUMB_TRY(v.table.put(t, next));
+        PLUMB_ASSIGN(const Sequence sequence, t.commit());
+        VolumeImpl::adopt(inode, next, sequence, set.size_bytes.has_value());
+        return attributes_of(next, v.store.block_size());
+      }
+      // A chmod of an ACL together with a truncate is two records; the kernel never sends both.
+      if (set.mode) {
+        PLUMB_TRY(v.table.put(t, next));
+        PLUMB_ASSIGN(const Sequence sequence, t.commit());
+        VolumeImpl::adopt(inode, next, sequence, false);
+      }
+    }
+    PLUMB_TRY(v.shrink(inode, next, *set.size_bytes));
+    return attributes_of(inode.media, v.store.block_size());
+  });
+  if (result && (v.options.sync || (result->flags & kInodeSync) != 0)) PLUMB_TRY(v.store.journal().force_all());
+  if (set.size_bytes) v.throttle_reclaim();
+  return result;
+}
+
+Status Volume::set_flags(Inode& inode, std::uint32_t flags) {
+  VolumeImpl& v = *impl_;
+  return v.with_space([&]() -> Status {
+    ExclusiveLock lock(inode.lock);
+    const std::uint32_t old = inode.media.flags;
+    const std::uint32_t wanted = (old & ~kInodeUserFlags) | (flags & kInodeUserFlags);
+    if ((wanted & (kInodeRealtime | kInodeRtInherit) & ~old) != 0 && v.superblock.device_count() < 2)
+      return fail(EINVAL, "this file system has no realtime device");
+    if (((wanted ^ old) & kInodeRealtime) != 0 && (inode.media.blocks != 0 || !S_ISREG(inode.media.mode)))
+      return fail(EINVAL, "the realtime flag changes only while the file is empty");
+    if (wanted == old) return {};
+    Transaction t(v.store);
+    media::Inode next = inode.media;
+    next.flags = wanted;
+    VolumeImpl::set_ctime(next, VolumeImpl::now());
+    PLUMB_TRY(v.table.put(t, next));
+    PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    VolumeImpl::adopt(inode, next, sequence, false);
+    return {};
+  });
+}
+
+Result<std::string> Volume::get_xattr(Inode& inode, std::string_view name) {
+  SharedLock lock(inode.lock);
+  return read_xattr(impl_->store, inode.media, name);
+}
+
+Result<std::vector<std::string>> Volume::list_xattrs(Inode& inode) {
+  SharedLock lock(inode.lock);
+  return xattr_names(impl_->store, inode.media);
+}
+
+// An access ACL sets the permission bits, and is not kept when the bits say it all (acl(5)).
+static Status set_acl(Transaction& t, media::Inode& next, std::string_view name, std::string_view value,
+                      XattrSetFlags flags, const Caller& caller) {
+  PLUMB_ASSIGN(const acl::Acl entries, acl::parse(value));
+  if (S_ISLNK(next.mode)) return fail(EOPNOTSUPP);
+  if (name == acl::kDefaultName) {
+    if (!S_ISDIR(next.mode)) return entries.empty() ? Status{} : fail(EACCES);
+    if (!entries.empty()) return write_xattr(t, next, name, value, flags);
+    const Status removed = erase_xattr(t, next, name);
+    return removed || removed.error().code == ENODATA ? Status{} : removed;
+  }
+  (void)caller;  // set-gid of a foreign group: the kernel says so by a flag, the FUSE layer then clears it
+  std::uint32_t mode = next.mode;
+  const bool minimal = entries.empty() || acl::equivalent_mode(entries, mode);
+  next.mode = mode;
+  if (!minimal) return write_xattr(t, next, name, value, flags);
+  const Status removed = erase_xattr(t, next, name);
+  return removed || removed.error().code == ENODATA ? Status{} : removed;
+}
+
+Status Volume::set_xattr(Inode& inode, std::string_view name, std::string_view value, XattrSetFlags flags,
+                         const Caller& caller) {
+  VolumeImpl& v = *impl_;
+  return v.with_space([&]() -> Status {
+    ExclusiveLock lock(inode.lock);
+    if (immutable(inode.media) || append_only(inode.media)) return fail(EPERM);
+    Transaction t(v.store);
+    media::Inode next = inode.media;
+    if (name == acl::kAccessName || name == acl::kDefaultName)
+      PLUMB_TRY(set_acl(t, next, name, value, flags, caller));
+    else
+      PLUMB_TRY(write_xattr(t, next, name, value, flags));
+    VolumeImpl::set_ctime(next, VolumeImpl::now());
+    PLUMB_TRY(v.table.put(t, next));
+    PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    VolumeImpl::adopt(inode, next, sequence, false);
+    return {};
+  });
+}
+
+Status Volume::remove_xattr(Inode& inode, std::string_view name) {
+  VolumeImpl& v = *impl_;
+  return v.with_space([&]() -> Status {
+    ExclusiveLock lock(inode.lock);
+    if (immutable(inode.media) || append_only(inode.media)) return fail(EPERM);
+    Transaction t(v.store, Transaction::Privilege::kMayUseReserve);
+    media::Inode next = inode.media;
+    PLUMB_TRY(erase_xattr(t, next, name));
+    VolumeImpl::set_ctime(next, VolumeImpl::now());
+    PLUMB_TRY(v.table.put(t, next));
+    PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    VolumeImpl::adopt(inode, next, sequence, false);
+    return {};
+  });
+}
+
+Result<InodeRef> Volume::inode_by_number(InodeNumber number, std::uint64_t generation) {
+  PLUMB_ASSIGN(InodeRef inode, impl_->cache.get(number));
+  SharedLock lock(inode->lock);
+  if (inode->media.links == 0 || (generation != 0 && inode->media.generation != generation)) return fail(ESTALE);
+  return inode;
+}
+
+}  // namespace plumb

@@ -1,0 +1,124 @@
+// What a mounted volume is made of. Shared by the volume_*.cc files and the check engine; not part of the API.
+//
+// Locks, in the order they are taken (fs/DESIGN.md, "Locks"):
+//   walk_mutex, deletion_mutex, reclaim_mutex -> namespace_mutex -> inode locks -> writeback_mutex of an inode -> transaction lock -> leaves.
+// Only the holder of namespace_mutex, or of an inode that nobody else can reach, holds two inode locks.
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <thread>
+
+#include "absl/container/flat_hash_set.h"
+#include "fs/core/inode.h"
+#include "fs/core/store.h"
+#include "fs/core/volume.h"
+#include "fs/core/writeback.h"
+
+namespace plumb {
+
+class VolumeImpl {
+ public:
+  VolumeImpl(const Superblock& superblock, const MountOptions& options);
+  ~VolumeImpl();
+
+  [[nodiscard]] Status open();
+  [[nodiscard]] Status close();
+
+  // --- helpers of the operations ---
+  [[nodiscard]] static Timestamp now();
+  static void set_mtime(media::Inode& inode, Timestamp t);
+  static void set_ctime(media::Inode& inode, Timestamp t);
+  static void set_atime(media::Inode& inode, Timestamp t);
+  static void attach(ReadPin& pin, std::atomic<std::uint64_t>* token) { pin.token_ = token; }
+
+  /// Takes `next` over as the committed state. `data`: fdatasync must force this record too.
+  static void adopt(Inode& inode, const media::Inode& next, Sequence sequence, bool data);
+
+  /// Runs `operation` again after making room, as long as it fails for lack of space and room could be made. No locks held.
+  template <typename Operation>
+  auto with_space(const Operation& operation) -> decltype(operation()) {
+    for (int attempt = 0;; ++attempt) {
+      auto result = operation();
+      if (result || result.error().code != ENOSPC || attempt == 8 || !make_space()) return result;
+    }
+  }
+  [[nodiscard]] bool make_space();
+
+  // --- reclaim.cc ---
+  void queue_deletion(InodeRef inode);
+  [[nodiscard]] Status delete_inode(Inode& inode);
+  [[nodiscard]] Result<bool> delete_step(Inode& inode);
+  /// Deletes what is queued for deletion. Callers hold no locks.
+  [[nodiscard]] Status run_deletions();
+  /// Cuts extents beyond the size of an inode on the orphan list, and takes it off. Exclusive lock held.
+  [[nodiscard]] Status finish_truncate(Inode& inode);
+  [[nodiscard]] Result<bool> reclaim_batch(bool with_metadata);
+  [[nodiscard]] Status run_reclaim();
+  void reclaim_loop();
+  void throttle_reclaim();
+
+  // --- volume_sync.cc ---
+  void mark_dirty(Inode& inode);
+  [[nodiscard]] Status write_back(Inode& inode, FsyncMode mode);
+  [[nodiscard]] Status write_back_all();
+  [[nodiscard]] std::uint64_t dirty_bytes();
+  void timer_loop();
+
+  // --- volume_attr.cc ---
+  /// Sets atime by the rules of the mount and the inode, if they ask for it. No locks held.
+  [[nodiscard]] Status touch_atime(Inode& inode);
+
+  // --- volume_data.cc ---
+  /// Zeroes, durably, what is allocated beyond the end of the file, when it may not be zero. Exclusive lock held.
+  [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
+  /// Zeroes the bytes of allocated blocks in the range, as stores of this file. Lock held.
+  [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
+  [[nodiscard]] ReadPin read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
+  [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length,
+                                    bool kill_setid) const;
+  [[nodiscard]] Result<std::uint64_t> write_exclusive(Inode& inode, std::uint64_t offset, std::uint64_t length,
+                                                      std::span<const iovec> data, std::uint64_t skip_bytes,
+                                                      bool kill_setid);
+  [[nodiscard]] Status allocate_blocks(Inode& inode, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes);
+  [[nodiscard]] Status punch(Inode& inode, std::uint64_t offset, std::uint64_t end);
+  [[nodiscard]] Status finish_allocate(Inode& inode, std::uint64_t size_bytes, bool kill_setid);
+  [[nodiscard]] static InodeRef reference(Inode& inode) { return inode.share(); }
+  /// Data is durable when the operation returns.
+  [[nodiscard]] bool immediate(const pmem::Device& device) const {
+    return device.is_memory() && options.writeback == Writeback::kImmediate;
+  }
+  /// Truncate to a smaller size; exclusive lock held. `next` has the new attributes but for size and extents.
+  [[nodiscard]] Status shrink(Inode& inode, media::Inode next, std::uint64_t size_bytes);
+
+  const MountOptions options;
+  Superblock superblock;
+  Store store;
+  InodeTable table;
+  InodeCache cache;
+  Mutex namespace_mutex;
+  InodeRef root;
+  std::array<WritebackCounters, media::kMaxDevices> writeback_counters;
+
+ private:
+  void stop_threads();
+
+  Mutex dirty_mutex_;
+  absl::flat_hash_set<std::uint64_t> dirty_inodes_ PLUMB_GUARDED_BY(dirty_mutex_);
+
+  Mutex walk_mutex_;     // one walk over all dirty inodes at a time
+  Mutex reclaim_mutex_;  // one batch at a time
+  Mutex deletion_mutex_;  // one inode is being deleted at a time
+  Mutex queue_mutex_;
+  std::condition_variable queue_condition_;
+  std::deque<InodeRef> deletions_ PLUMB_GUARDED_BY(queue_mutex_);
+  bool stop_ PLUMB_GUARDED_BY(queue_mutex_) = false;
+  std::condition_variable timer_condition_;
+  bool closed_ = false;
+
+  std::thread reclaim_thread_, timer_thread_;
+};
+
+}  // namespace plumb

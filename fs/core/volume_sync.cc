@@ -1,0 +1,110 @@
+// fsync, sync, the writeback interval and the commit interval: all of them end in write_back().
+#include <chrono>
+
+#include "fs/core/volume_impl.h"
+
+namespace plumb {
+
+void VolumeImpl::mark_dirty(Inode& inode) {
+  MutexLock lock(dirty_mutex_);
+  dirty_inodes_.insert(inode.number().value);
+}
+
+std::uint64_t VolumeImpl::dirty_bytes() {
+  std::vector<std::uint64_t> numbers;
+  {
+    MutexLock lock(dirty_mutex_);
+    numbers.assign(dirty_inodes_.begin(), dirty_inodes_.end());
+  }
+  std::uint64_t bytes = 0;
+  for (const std::uint64_t number : numbers)
+    if (const auto inode = cache.get(InodeNumber(number))) bytes += (*inode)->dirty.bytes();
+  return bytes;
+}
+
+Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
+  std::uint32_t flags = 0;
+  {
+    SharedLock lock(inode.lock);
+    flags = inode.media.flags;
+  }
+  const DeviceRole role = superblock.data_role(flags);
+  {
+    // A second fsync of this inode waits here for the first: what that one took is durable when this one returns.
+    MutexLock walk(inode.writeback_mutex);
+    const Status data = write_back_ranges(superblock.device(role), inode.dirty,
+                                          &writeback_counters[static_cast<std::size_t>(role)]);
+    if (!data) {
+      inode.error_count.fetch_add(1, std::memory_order_acq_rel);
+      return data;
+    }
+  }
+  // Not an early return: the data is durable, now the metadata that says where it is and how long the file is.
+  const auto& needed = mode == FsyncMode::kDataOnly ? inode.last_data_sequence : inode.last_sequence;
+  return store.journal().force(Sequence(needed.load(std::memory_order_acquire)));
+}
+
+Status VolumeImpl::write_back_all() {
+  // A second caller waits: what the first one took out of the list must be durable when either returns.
+  MutexLock walk(walk_mutex_);
+  absl::flat_hash_set<std::uint64_t> numbers;
+  {
+    MutexLock lock(dirty_mutex_);
+    numbers.swap(dirty_inodes_);
+  }
+  Status first;
+  for (const std::uint64_t number : numbers) {
+    const auto inode = cache.get(InodeNumber(number));
+    if (!inode) continue;  // deleted meanwhile: nobody will read it
+    const Status status = write_back(**inode, FsyncMode::kFull);
+    // One file's error does not keep the others from being written back.
+    if (!status && first) first = status;
+    if (!(*inode)->dirty.empty()) mark_dirty(**inode);
+  }
+  const Status log = store.journal().force_all();
+  return first ? log : first;
+}
+
+void VolumeImpl::timer_loop() {
+  using Clock = std::chrono::steady_clock;
+  auto last_data = Clock::now();
+  auto last_log = last_data;
+  while (true) {
+    {
+      MutexLock lock(queue_mutex_);
+      if (stop_) return;
+      lock.wait_for(timer_condition_, std::chrono::milliseconds(500));
+      if (stop_) return;
+    }
+    const auto now = Clock::now();
+    // On a page-cached device the kernel writes back by itself; six times the interval is its own default of 30 s, and bounds
+    // how many dirty inodes stay in core.
+    const bool cached = !store.device().is_memory();
+    const std::chrono::seconds interval(cached ? 6 * options.interval_seconds : options.interval_seconds);
+    if (options.interval_seconds != 0 && (cached || options.writeback == Writeback::kDeferred) &&
+        now - last_data >= interval) {
+      (void)write_back_all();  // errors are kept for the next fsync of each file
+      last_data = now;
+    }
+    if (options.commit_seconds != 0 && now - last_log >= std::chrono::seconds(options.commit_seconds)) {
+      (void)store.journal().force_all();  // a failure makes the journal read-only, which everybody sees
+      last_log = now;
+    }
+  }
+}
+
+Status Volume::fsync_inode(Inode& inode, FsyncMode mode) { return impl_->write_back(inode, mode); }
+
+Status Volume::fsync(FileHandle& handle, FsyncMode mode) {
+  Inode& inode = *handle.inode;
+  const Status status = impl_->write_back(inode, mode);
+  // Once to each open file, whoever's walk it was that failed.
+  const std::uint64_t errors = inode.error_count.load(std::memory_order_acquire);
+  if (handle.seen_error.exchange(errors, std::memory_order_acq_rel) != errors)
+    return status ? fail(EIO, "an earlier writeback of this file failed") : status;
+  return status;
+}
+
+Status Volume::sync() { return impl_->write_back_all(); }
+
+}  // namespace plumb

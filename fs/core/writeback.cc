@@ -1,0 +1,42 @@
+#include "fs/core/writeback.h"
+
+#include <vector>
+
+namespace plumb {
+namespace {
+
+std::vector<pmem::ByteRange> coalesced(const std::vector<pmem::ByteRange>& ranges, std::uint64_t gap_bytes) {
+  std::vector<pmem::ByteRange> out;
+  for (const pmem::ByteRange& range : ranges) {
+    if (!out.empty() && range.offset_bytes <= out.back().end_bytes + gap_bytes)
+      out.back().end_bytes = range.end_bytes;
+    else
+      out.push_back(range);
+  }
+  return out;
+}
+
+}  // namespace
+
+Status write_back_ranges(pmem::Device& device, pmem::DirtyRanges& dirty, WritebackCounters* counters) {
+  const std::vector<pmem::ByteRange> taken = dirty.take_snapshot();
+  if (taken.empty()) return {};  // nothing dirty is success, before any other check
+  // Memory is flushed by the cache line; on a page-cached device ranges of one page would be msynced twice.
+  const std::uint64_t gap = device.is_memory() ? 0 : 4096;
+  Status status;
+  for (const pmem::ByteRange& range : coalesced(taken, gap)) {
+    status = device.flush(range.offset_bytes, range.length_bytes());
+    if (!status) break;
+    if (counters != nullptr) {
+      counters->ranges.fetch_add(1, std::memory_order_relaxed);
+      counters->bytes.fetch_add(range.length_bytes(), std::memory_order_relaxed);
+    }
+  }
+  // Separates what the caller is about to call durable from everything stored later.
+  if (status) status = device.drain();
+  if (counters != nullptr) counters->drains.fetch_add(1, std::memory_order_relaxed);
+  if (!status) dirty.put_back(taken);
+  return status;
+}
+
+}  // namespace plumb

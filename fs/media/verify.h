@@ -1,0 +1,32 @@
+// Stateless verifiers of structures on the medium: they look at bytes only, never crash on any input, and name the field that
+// is wrong. EBADMSG: checksum; EUCLEAN: structure.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "fs/media/layout.h"
+#include "pmem/result.h"
+
+namespace plumb::media {
+
+/// crc32c of `bytes` as if the four bytes at `crc_offset` were zero.
+[[nodiscard]] std::uint32_t checksum(std::span<const std::byte> bytes, std::size_t crc_offset, std::uint32_t seed = 0);
+
+/// Sets BlockHeader::crc of a metadata block.
+void seal_block(std::span<std::byte> block);
+void seal_inode(Inode& inode);
+void seal_superblock(Superblock& superblock);
+
+[[nodiscard]] Status verify_superblock(const Superblock& superblock, std::uint64_t device_bytes);
+/// Magic, own number and checksum.
+[[nodiscard]] Status verify_block(std::span<const std::byte> block, BlockMagic magic, std::uint64_t number);
+/// verify_block and: kind, level, slots sorted, records within the heap and not shorter than their kind needs.
+[[nodiscard]] Status verify_node(std::span<const std::byte> block, std::uint64_t number, TreeKind kind);
+[[nodiscard]] Status verify_state(std::span<const std::byte> block, std::uint64_t number);
+/// An inode in use with this number; ESTALE if the slot is free.
+[[nodiscard]] Status verify_inode(const Inode& inode, std::uint64_t number);
+[[nodiscard]] Status verify_journal_header(const JournalHeader& header, std::uint64_t ring_bytes);
+
+}  // namespace plumb::media

@@ -1,0 +1,98 @@
+// The bytes of a device after a crash: a shared base and a few patches.
+//
+// Crash tests make thousands of images that differ from each other in some words. An image therefore costs its patches
+// only: the base is a memfd that all images of a moment share, and opening an image maps it copy-on-write
+// (MAP_PRIVATE).
+//
+// Invariants: a base does not change while an image or a mapping refers to it. CrashImage keeps its base alive.
+//
+// Thread safety: const functions from any thread. Running out of memory or descriptors ends the program: these are
+// tests.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pmem/result.h"
+
+namespace plumb::pmem {
+
+/// Writable bytes in a memfd, zero at first. Copies keep holes.
+class ImageBase {
+ public:
+  explicit ImageBase(std::uint64_t size_bytes);
+  ImageBase(const ImageBase&) = delete;
+  ImageBase& operator=(const ImageBase&) = delete;
+  ~ImageBase();
+
+  [[nodiscard]] std::shared_ptr<ImageBase> clone() const;
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] std::uint64_t size_bytes() const { return size_bytes_; }
+  [[nodiscard]] int fd() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+  std::byte* data_ = nullptr;
+  std::uint64_t size_bytes_ = 0;
+};
+
+/// Bytes to be laid over an image; later ones win.
+class PatchList {
+ public:
+  void add(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
+  void apply_to(std::byte* image) const;
+  /// Lays over `out`, which shows the image from offset_bytes on.
+  void apply_to(std::uint64_t offset_bytes, std::span<std::byte> out) const;
+  [[nodiscard]] bool empty() const { return patches_.empty(); }
+  [[nodiscard]] std::size_t byte_count() const { return bytes_.size(); }
+  /// Equal lists have equal hashes; equal images made in different steps need not.
+  [[nodiscard]] std::size_t hash() const;
+
+ private:
+  struct Patch {
+    std::uint64_t offset_bytes;
+    std::size_t length_bytes;
+    std::size_t position;  // in bytes_
+  };
+  std::vector<Patch> patches_;
+  std::vector<std::byte> bytes_;
+};
+
+class CrashImage {
+ public:
+  /// `common` may be null; `own` lies over it.
+  CrashImage(std::shared_ptr<const ImageBase> base, std::shared_ptr<const PatchList> common, PatchList own,
+             std::string description);
+  /// An image that holds these bytes, for instance of a file.
+  explicit CrashImage(std::span<const std::byte> bytes);
+
+  [[nodiscard]] std::uint64_t size_bytes() const { return base_->size_bytes(); }
+  /// Where it was made and what it holds of what was pending, for the message of a failing test.
+  [[nodiscard]] const std::string& description() const { return description_; }
+  [[nodiscard]] std::size_t patched_bytes() const { return own_.byte_count(); }
+
+  [[nodiscard]] std::vector<std::byte> read(std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
+  /// The integer at an offset, as the machine stores it.
+  [[nodiscard]] std::uint64_t read_u64(std::uint64_t offset_bytes) const;
+  /// For a look at a failing image with the ordinary tools.
+  [[nodiscard]] Status write_file(const std::string& path) const;
+
+  /// A private mapping that holds the image; the caller unmaps size_bytes().
+  [[nodiscard]] std::byte* map_copy() const;
+  [[nodiscard]] const std::shared_ptr<const ImageBase>& base() const { return base_; }
+  void apply_patches(std::uint64_t offset_bytes, std::span<std::byte> out) const;
+  [[nodiscard]] bool has_patches() const;
+  [[nodiscard]] std::size_t patch_hash() const { return own_.hash(); }
+
+ private:
+  std::shared_ptr<const ImageBase> base_;
+  std::shared_ptr<const PatchList> common_;
+  PatchList own_;
+  std::string description_;
+};
+
+}  // namespace plumb::pmem

@@ -1,0 +1,231 @@
+# shellcheck shell=bash
+# Functions for scripts that test a mounted plumbfs. Source it, then:
+#
+#     plumb_begin NAME                          checks the machine, installs the clean-up trap
+#     plumb_image image memory 256M             makes an empty image file; its path in $image
+#     plumb_mkfs "$image" -b 1024
+#     plumb_mount mnt "$image" [mount options]  mounts in the foreground of a child; directory in $mnt
+#     plumb_unmount "$mnt"                      unmounts; the daemon must end with status 0
+#     plumb_fsck "$image" [--zeros]             reads only; 0 only if the file system is clean
+#     plumb_end                                 prints the closing line and exits
+#
+# Kinds of device: "memory" is a file on tmpfs, which the daemon stores to and flushes as memory;
+# "cached" is a file on a disk, which it maps through the page cache.
+#
+# Whatever happens, the trap unmounts what this script mounted, ends the daemons it started (by
+# process id, nothing else), and deletes its images. Exit status: 0 passed, 1 failed, 77 skipped.
+#
+# Environment: PLUMBFS_BUILD, the build directory (default build/release of this repository);
+# PLUMBFS_MEMORY_DIR and PLUMBFS_CACHED_DIR, where images are made (default /dev/shm, /var/tmp);
+# PLUMBFS_KEEP=1 keeps logs and images.
+
+PLUMB_REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PLUMB_BUILD=${PLUMBFS_BUILD:-$PLUMB_REPOSITORY/build/release}
+[[ $PLUMB_BUILD == /* ]] || PLUMB_BUILD=$PWD/$PLUMB_BUILD
+
+PLUMB_NAME=plumbfs-test
+PLUMB_STARTED=$SECONDS
+PLUMB_SCRATCH=            # small files: logs, mount points
+PLUMB_DELETE=()           # directories to delete at the end
+declare -A PLUMB_PID=()   # mount point -> process id of its daemon
+declare -A PLUMB_LOG=()   # mount point -> log of its daemon
+PLUMB_SERIAL=0
+PLUMB_FAILED=0
+
+say() { printf '%s\n' "$*"; }
+die() { printf '%s: FAILED: %s\n' "$PLUMB_NAME" "$*" >&2; exit 1; }
+skip() { printf '%s: skipped: %s\n' "$PLUMB_NAME" "$*"; exit 77; }
+# Counts a failure and goes on.
+complain() { printf '%s: FAILED: %s\n' "$PLUMB_NAME" "$*" >&2; PLUMB_FAILED=$((PLUMB_FAILED + 1)); }
+
+# plumb_find VARIABLE NAME: the path of a program of the build.
+plumb_find() {
+    local directory
+    for directory in "$PLUMB_BUILD/bin" "$PLUMB_BUILD" "$PLUMB_BUILD/sbin"; do
+        if [[ -x $directory/$2 && ! -d $directory/$2 ]]; then
+            printf -v "$1" '%s' "$directory/$2"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# plumb_begin NAME [PROGRAM...]: the programs the test needs besides those of the file system.
+plumb_begin() {
+    PLUMB_NAME=$1
+    shift
+    local program
+    [[ $(id -u) == 0 ]] || skip "needs root"
+    [[ -c /dev/fuse ]] || skip "there is no /dev/fuse"
+    command -v fusermount3 >/dev/null || skip "fusermount3 is not installed"
+    plumb_find PLUMBFS plumbfs || die "plumbfs is not built in $PLUMB_BUILD"
+    plumb_find MKFS mkfs.plumbfs || die "mkfs.plumbfs is not built in $PLUMB_BUILD"
+    plumb_find FSCK fsck.plumbfs || die "fsck.plumbfs is not built in $PLUMB_BUILD"
+    for program in "$@"; do
+        command -v "$program" >/dev/null || skip "$program is not installed"
+    done
+    trap plumb_cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    PLUMB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/plumbfs-test.XXXXXX")
+    PLUMB_DELETE+=("$PLUMB_SCRATCH")
+    chmod 755 "$PLUMB_SCRATCH"
+}
+
+plumb_mounted() { mountpoint -q -- "$1" 2>/dev/null || [[ $(stat -c %n -- "$1" 2>&1) == *'not connected'* ]]; }
+
+plumb_cleanup() {
+    local status=$? mount pid path
+    trap - EXIT
+    set +e
+    cd /
+    for mount in "${!PLUMB_PID[@]}"; do
+        pid=${PLUMB_PID[$mount]}
+        if plumb_mounted "$mount"; then
+            fusermount3 -u -- "$mount" 2>/dev/null || fusermount3 -uz -- "$mount" 2>/dev/null ||
+                umount -l -- "$mount"
+        fi
+        if [[ -n $pid ]]; then plumb_wait_gone "$pid" 10 || kill -KILL "$pid" 2>/dev/null; fi
+        if ((status != 0 && status != 77)) && [[ -s ${PLUMB_LOG[$mount]:-} ]]; then
+            printf '%s: last lines of the daemon on %s:\n' "$PLUMB_NAME" "$mount" >&2
+            tail -n 20 "${PLUMB_LOG[$mount]}" | sed 's/^/    /' >&2
+        fi
+    done
+    for path in "${PLUMB_DELETE[@]}"; do
+        if [[ ${PLUMBFS_KEEP:-0} == 1 ]]; then
+            printf '%s: kept %s\n' "$PLUMB_NAME" "$path" >&2
+        elif [[ -n $path ]]; then
+            rm -rf --one-file-system -- "$path"
+        fi
+    done
+    exit "$status"
+}
+
+# plumb_wait_gone PID SECONDS: true when the process has ended (a zombie has).
+plumb_wait_gone() {
+    local deadline=$((SECONDS + $2)) state
+    while true; do
+        state=$(ps -o stat= -p "$1" 2>/dev/null) || return 0
+        [[ $state == Z* ]] && return 0
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# plumb_usable memory|cached: true if such a device can be made here; else the reason is printed.
+plumb_usable() {
+    local parent type kind=cached
+    case $1 in
+        memory) parent=${PLUMBFS_MEMORY_DIR:-/dev/shm} ;;
+        cached) parent=${PLUMBFS_CACHED_DIR:-/var/tmp} ;;
+        *) die "unknown kind of device '$1': memory or cached" ;;
+    esac
+    if [[ ! -d $parent || ! -w $parent ]]; then
+        say "$PLUMB_NAME: no $1 device here: $parent is not there or read-only"
+        return 1
+    fi
+    type=$(stat -f -c %T "$parent")
+    if [[ $type == tmpfs ]]; then kind=memory; fi
+    if [[ $1 != "$kind" ]]; then
+        say "$PLUMB_NAME: no $1 device here: $parent is $type"
+        return 1
+    fi
+    PLUMB_IMAGE_PARENT=$parent
+}
+
+# plumb_image VARIABLE memory|cached SIZE: an empty file, allocated fully.
+plumb_image() {
+    local directory
+    plumb_usable "$2" || skip "there is no $2 device"
+    directory=$(mktemp -d "$PLUMB_IMAGE_PARENT/plumbfs-test.XXXXXX")
+    PLUMB_DELETE+=("$directory")
+    if ! fallocate -l "$3" "$directory/image" 2>"$PLUMB_SCRATCH/fallocate"; then
+        skip "no room for an image of $3 in $PLUMB_IMAGE_PARENT: $(<"$PLUMB_SCRATCH/fallocate")"
+    fi
+    printf -v "$1" '%s' "$directory/image"
+}
+
+plumb_delete_image() { rm -rf -- "$(dirname "$1")"; }
+
+plumb_mkfs() {
+    local image=$1
+    shift
+    "$MKFS" -f "$@" "$image" >"$PLUMB_SCRATCH/mkfs" 2>&1 ||
+        die "mkfs.plumbfs $* failed: $(<"$PLUMB_SCRATCH/mkfs")"
+}
+
+# plumb_mount_point VARIABLE: a directory for a program that mounts by itself; the trap looks after it.
+plumb_mount_point() {
+    local directory
+    directory=$(mktemp -d "$PLUMB_SCRATCH/mount.XXXXXX")
+    PLUMB_PID[$directory]=
+    printf -v "$1" '%s' "$directory"
+}
+
+# plumb_mount VARIABLE IMAGE [OPTIONS] [MOUNTPOINT]: OPTIONS as after -o, may be empty.
+plumb_mount() {
+    local options=allow_other,default_permissions${3:+,$3} mount=${4:-} pid log waited=0
+    PLUMB_SERIAL=$((PLUMB_SERIAL + 1))
+    if [[ -z $mount ]]; then
+        mount=$PLUMB_SCRATCH/mount.$PLUMB_SERIAL
+        mkdir "$mount"
+    fi
+    log=$PLUMB_SCRATCH/daemon.$PLUMB_SERIAL.log
+    "$PLUMBFS" "$2" "$mount" -f -o "$options" >"$log" 2>&1 </dev/null &
+    pid=$!
+    PLUMB_PID[$mount]=$pid
+    PLUMB_LOG[$mount]=$log
+    until mountpoint -q -- "$mount" 2>/dev/null; do
+        kill -0 "$pid" 2>/dev/null || die "the daemon ended instead of mounting: $(tail -n 5 "$log")"
+        ((waited < 1200)) || die "the daemon has not mounted within 60 s: $(tail -n 5 "$log")"
+        waited=$((waited + 1))
+        sleep 0.05
+    done
+    printf -v "$1" '%s' "$mount"
+}
+
+# The daemon must end by itself and with status 0: its last words are a clean file system.
+plumb_unmount() {
+    local pid=${PLUMB_PID[$1]} tries=0 status=0
+    # Somebody's background scan of the new mount may hold it for a moment.
+    until fusermount3 -u -- "$1" 2>"$PLUMB_SCRATCH/unmount"; do
+        tries=$((tries + 1))
+        ((tries < 50)) || die "fusermount3 -u: $(<"$PLUMB_SCRATCH/unmount")"
+        sleep 0.1
+    done
+    plumb_wait_gone "$pid" 120 || die "the daemon $pid still runs 120 s after the unmount"
+    wait "$pid" || status=$?
+    unset "PLUMB_PID[$1]"
+    if ((status != 0)); then
+        tail -n 20 "${PLUMB_LOG[$1]}" >&2
+        die "the daemon ended with status $status after the unmount"
+    fi
+}
+
+# plumb_kill MOUNTPOINT: SIGKILL; the dead mount stays.
+plumb_kill() {
+    local pid=${PLUMB_PID[$1]}
+    kill -KILL "$pid"
+    wait "$pid" 2>/dev/null || true
+}
+
+plumb_fsck() {
+    local image=$1 status=0
+    shift
+    "$FSCK" -n "$@" "$image" >"$PLUMB_SCRATCH/fsck" 2>&1 || status=$?
+    if ((status != 0)); then
+        sed 's/^/    /' "$PLUMB_SCRATCH/fsck" >&2
+        complain "fsck.plumbfs -n $* says $status on $image"
+        return 1
+    fi
+}
+
+# The closing line, and the end of the script.
+plumb_end() {
+    if ((PLUMB_FAILED > 0)); then
+        say "$PLUMB_NAME: FAILED: $PLUMB_FAILED failure(s), $((SECONDS - PLUMB_STARTED)) s"
+        exit 1
+    fi
+    say "$PLUMB_NAME: passed, $((SECONDS - PLUMB_STARTED)) s${1:+: $1}"
+    exit 0
+}

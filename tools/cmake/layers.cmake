@@ -1,0 +1,46 @@
+# Targets made from the sources of a directory.
+
+# plumb_layer(TARGET DIRECTORY DEPENDS ...): a static library of DIRECTORY/*.cc without main.cc, or,
+# as long as the directory has none, an interface target that passes its dependencies on.
+function(plumb_layer target directory)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "DEPENDS")
+  file(GLOB sources CONFIGURE_DEPENDS "${directory}/*.cc")
+  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  if(sources)
+    add_library(${target} STATIC ${sources})
+    target_link_libraries(${target} PUBLIC plumb_options ${arg_DEPENDS})
+  else()
+    add_library(${target} INTERFACE)
+    target_link_libraries(${target} INTERFACE plumb_options ${arg_DEPENDS})
+  endif()
+endfunction()
+
+# plumb_program(NAME DIRECTORY DEPENDS ... [INSTALL destination] [ONLY regex]): a program of
+# DIRECTORY/*.cc, or of those whose name ONLY matches.
+function(plumb_program name directory)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "INSTALL;ONLY" "DEPENDS")
+  file(GLOB sources CONFIGURE_DEPENDS "${directory}/*.cc")
+  if(arg_ONLY)
+    list(FILTER sources INCLUDE REGEX "${arg_ONLY}")
+  endif()
+  if(NOT sources)
+    message(STATUS "${name}: no sources in ${directory}, left out")
+    return()
+  endif()
+  add_executable(${name} ${sources})
+  target_link_libraries(${name} PRIVATE plumb_options ${arg_DEPENDS})
+  if(arg_INSTALL)
+    install(TARGETS ${name} RUNTIME DESTINATION ${arg_INSTALL})
+  endif()
+endfunction()
+
+# plumb_single_file_programs(DIRECTORY PREFIX DEPENDS ...): each .cc and .c is a program of its own.
+function(plumb_single_file_programs directory prefix)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "DEPENDS")
+  file(GLOB sources CONFIGURE_DEPENDS "${directory}/*.cc" "${directory}/*.c")
+  foreach(source IN LISTS sources)
+    get_filename_component(name "${source}" NAME_WE)
+    add_executable(${prefix}${name} "${source}")
+    target_link_libraries(${prefix}${name} PRIVATE plumb_options ${arg_DEPENDS})
+  endforeach()
+endfunction()

@@ -1,0 +1,55 @@
+# Test programs, one a directory of test/. Those registered with CTest need neither root nor FUSE;
+# what needs a mount is run by tools/check.
+
+# Code that tests share, such as the crash device and the model file system.
+plumb_layer(plumb_test_support test/support DEPENDS plumb_core Catch2::Catch2)
+
+# The headers that cost most of a test's compile time.
+function(plumb_test_pch target)
+  target_precompile_headers(${target} PRIVATE <catch2/catch_test_macros.hpp>
+                            <catch2/matchers/catch_matchers_all.hpp>
+                            <catch2/generators/catch_generators_all.hpp> <algorithm> <cstdint>
+                            <functional> <map> <memory> <optional> <random> <span> <string> <vector>)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    target_compile_options(${target} PRIVATE -fpch-preprocess)  # for ccache
+  endif()
+endfunction()
+
+# plumb_catch_program(NAME DIRECTORY [LABEL ctest label] DEPENDS ...)
+function(plumb_catch_program name directory)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "LABEL" "DEPENDS")
+  plumb_program(${name} ${directory} DEPENDS ${arg_DEPENDS} Catch2::Catch2WithMain
+                ONLY "${PLUMBFS_TEST_FILES}")
+  if(NOT TARGET ${name})
+    return()
+  endif()
+  plumb_test_pch(${name})
+  # The sources of the tests find their data by this, from whatever directory they are started.
+  target_compile_definitions(${name} PRIVATE PLUMBFS_TEST_DIR="${CMAKE_SOURCE_DIR}/test")
+  if(arg_LABEL)
+    add_test(NAME ${arg_LABEL} COMMAND ${name})
+    set_tests_properties(${arg_LABEL} PROPERTIES LABELS ${arg_LABEL} TIMEOUT 900)
+  endif()
+endfunction()
+
+plumb_catch_program(plumb_unit_tests test/unit LABEL unit DEPENDS plumb_test_support plumb_fuse
+                    plumb_tools_common plumb_client)
+plumb_catch_program(plumb_crash_tests test/crash LABEL crash DEPENDS plumb_test_support)
+plumb_catch_program(plumb_image_tests test/image LABEL image DEPENDS plumb_test_support)
+# Against a mounted directory, which it gets by its environment: it knows nothing of plumbfs.
+plumb_catch_program(plumb_posix_tests test/posix DEPENDS plumb_options Threads::Threads)
+
+add_test(NAME include_direction
+         COMMAND "${CMAKE_SOURCE_DIR}/test/unit/include_direction.sh" "${CMAKE_SOURCE_DIR}")
+set_tests_properties(include_direction PROPERTIES LABELS unit)
+
+# Programs that tools/check and the scripts beside them run on a mount.
+plumb_program(plumb_fsx test/fsx DEPENDS Threads::Threads)
+plumb_program(plumb_kill test/kill DEPENDS Threads::Threads)
+plumb_program(plumb_bench test/bench DEPENDS plumb_core)
+plumb_program(plumb_concurrency_tests test/concurrency DEPENDS plumb_test_support
+              Catch2::Catch2WithMain)
+
+if(PLUMBFS_FUZZ)
+  plumb_single_file_programs(test/fuzz fuzz_ DEPENDS plumb_test_support -fsanitize=fuzzer)
+endif()

@@ -1,0 +1,193 @@
+#include "tools/common/claim.h"
+
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include "tools/common/label_text.h"
+
+namespace plumb::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What the path names: a block or character device by its number, anything else by file system and inode.
+struct Identity {
+  bool is_block = false;
+  bool is_char = false;
+  dev_t device_number = 0;
+  dev_t file_device = 0;
+  ino_t file_inode = 0;
+
+  [[nodiscard]] bool same_as(const Identity& other) const {
+    if (is_block || is_char || other.is_block || other.is_char)
+      return is_block == other.is_block && is_char == other.is_char && device_number == other.device_number;
+    return file_device == other.file_device && file_inode == other.file_inode;
+  }
+};
+
+bool identify(const std::string& path, Identity& identity) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return false;
+  identity.is_block = S_ISBLK(status.st_mode);
+  identity.is_char = S_ISCHR(status.st_mode);
+  if (identity.is_block || identity.is_char) identity.device_number = status.st_rdev;
+  identity.file_device = status.st_dev;
+  identity.file_inode = status.st_ino;
+  return true;
+}
+
+std::string number_text(dev_t number) {
+  return std::to_string(major(number)) + ":" + std::to_string(minor(number));
+}
+
+// mountinfo and swaps write blanks, tabs, newlines and backslashes of a path as \ooo (proc(5)).
+std::string unescape(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 3 >= text.size()) {
+      out += text[i];
+      continue;
+    }
+    int value = 0;
+    for (std::size_t k = 1; k <= 3; ++k) value = value * 8 + (text[i + k] - '0');
+    out += static_cast<char>(value);
+    i += 3;
+  }
+  return out;
+}
+
+std::vector<std::string> lines_of(const fs::path& path) {
+  std::vector<std::string> lines;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::vector<std::string> words_of(const std::string& line) {
+  std::istringstream in(line);
+  std::vector<std::string> words;
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+std::vector<fs::path> entries_of(const fs::path& directory) {
+  std::vector<fs::path> entries;
+  std::error_code error;
+  for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error))
+    entries.push_back(at->path());
+  return entries;
+}
+
+std::string mount_of(const Identity& identity) {
+  for (const std::string& line : lines_of("/proc/self/mountinfo")) {
+    const std::vector<std::string> words = words_of(line);
+    std::size_t separator = 6;  // optional fields end with "-": proc(5)
+    while (separator < words.size() && words[separator] != "-") ++separator;
+    if (separator + 2 >= words.size()) continue;
+    const std::string& type = words[separator + 1];
+    const std::string source = unescape(words[separator + 2]);
+    bool same = identity.is_block && words[2] == number_text(identity.device_number);
+    Identity mounted;
+    if (!same && source.starts_with('/') && identify(source, mounted))
+      // Bind mounts of a file have that file's own file system as source: only devices and plumbfs name what they sit
+      // on.
+      same = (mounted.is_block || mounted.is_char || type.starts_with("fuse")) && mounted.same_as(identity);
+    if (same) return "is mounted on " + unescape(words[4]) + " (" + type + ")";
+  }
+  return {};
+}
+
+std::string swap_of(const Identity& identity) {
+  for (const std::string& line : lines_of("/proc/swaps")) {
+    const std::vector<std::string> words = words_of(line);
+    Identity swap;
+    if (!words.empty() && words[0].starts_with('/') && identify(unescape(words[0]), swap) && swap.same_as(identity))
+      return "is in use as swap space";
+  }
+  return {};
+}
+
+std::string loop_of(const Identity& identity) {
+  if (identity.is_block || identity.is_char) return {};
+  for (const fs::path& block : entries_of("/sys/block")) {
+    const std::vector<std::string> backing = lines_of(block / "loop/backing_file");
+    Identity file;
+    if (!backing.empty() && identify(backing.front(), file) && file.same_as(identity))
+      return "is the file under /dev/" + block.filename().string();
+  }
+  return {};
+}
+
+// RAID, device mapper and the like that sit on a block device, and mounted partitions of it.
+std::string holder_of(const Identity& identity) {
+  if (!identity.is_block) return {};
+  const fs::path node = "/sys/dev/block/" + number_text(identity.device_number);
+  for (const fs::path& holder : entries_of(node / "holders")) return "is part of /dev/" + holder.filename().string();
+  for (const fs::path& child : entries_of(node)) {
+    std::error_code error;
+    if (!fs::exists(child / "partition", error)) continue;
+    const std::string name = "/dev/" + child.filename().string();
+    Identity partition;
+    if (!identify(name, partition)) continue;
+    for (const std::string& user : {mount_of(partition), swap_of(partition), holder_of(partition)})
+      if (!user.empty()) return "has a partition in use: " + name + " " + user;
+  }
+  return {};
+}
+
+// The process that holds an flock or OFD lock on the file or device node: proc_locks(5).
+std::string locker_of(const Identity& identity) {
+  char wanted[64];
+  std::snprintf(wanted, sizeof wanted, "%02x:%02x:%llu", major(identity.file_device), minor(identity.file_device),
+                static_cast<unsigned long long>(identity.file_inode));
+  for (const std::string& line : lines_of("/proc/locks")) {
+    const std::vector<std::string> words = words_of(line);
+    // "1: FLOCK ADVISORY WRITE 1234 fe:00:131 0 EOF"; a waiter has "->" as its second word.
+    if (words.size() < 6 || words[1] == "->" || words[5] != wanted) continue;
+    if (words[1] != "FLOCK" && words[1] != "OFDLCK") continue;
+    // The process that took the lock; it may have ended and left it to a child.
+    const std::vector<std::string> name = lines_of("/proc/" + words[4] + "/comm");
+    if (name.empty()) return "is locked by another process";
+    return "is in use by process " + words[4] + " (" + printable(name.front()) + ")";
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string user_of_device(const std::string& path) {
+  Identity identity;
+  if (!identify(path, identity)) return {};
+  for (auto* look : {mount_of, swap_of, loop_of, holder_of, locker_of}) {
+    std::string user = look(identity);
+    if (!user.empty()) return user;
+  }
+  return {};
+}
+
+Result<std::unique_ptr<pmem::Device>> claim_device(const std::string& path, const pmem::OpenOptions& options) {
+  auto device = pmem::open_device(path, options);
+  if (!device) {
+    const int code = device.error().code;
+    if (code != EBUSY && code != ETXTBSY) return device;
+    const std::string user = user_of_device(path);
+    if (user.empty()) return device;
+    return fail(EBUSY, path + " " + user);
+  }
+  Identity identity;
+  if (options.read_only || !identify(path, identity)) return device;
+  // Not locker_of: that would be ourselves.
+  for (auto* look : {mount_of, swap_of, loop_of, holder_of}) {
+    const std::string user = look(identity);
+    if (!user.empty()) return fail(EBUSY, path + " " + user);
+  }
+  return device;
+}
+
+}  // namespace plumb::tools

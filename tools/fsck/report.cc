@@ -1,0 +1,84 @@
+#include "tools/fsck/report.h"
+
+#include <nlohmann/json.hpp>
+
+#include "pmem/result.h"
+#include "tools/common/label_text.h"
+
+namespace plumb::tools {
+namespace {
+
+std::string counted(std::uint64_t number, const std::string& noun) {
+  return std::to_string(number) + " " + noun + (number == 1 ? "" : "s");
+}
+
+std::string usage(const CheckReport& report) {
+  return counted(report.inodes, "inode") + ", " + std::to_string(report.blocks_used) + "/" +
+         std::to_string(report.blocks_total) + " blocks";
+}
+
+}  // namespace
+
+std::string closing_line(const FsckOutcome& outcome) {
+  const CheckReport& report = outcome.report;
+  if (report.problems_total > 0)
+    return outcome.device + ": " + counted(report.problems_total, "problem") + " found, nothing was repaired, " +
+           usage(report);
+  std::string text = outcome.device + ": clean, " + usage(report);
+  if (outcome.replayed) text += " (journal replayed)";
+  if (!outcome.replayed && !report.was_clean)
+    text += " (not unmounted: " + counted(report.journal_records, "journal record") +
+            " to replay, by the next mount or fsck.plumbfs -y)";
+  return text;
+}
+
+std::string problem_line(const std::string& device, const Problem& problem) {
+  std::string text = device + ": " + problem.object + ": " + problem.what;
+  if (problem.checksum) text += " (checksum)";
+  if (problem.offset_bytes != Error::kNoOffset) text += " (at byte " + std::to_string(problem.offset_bytes) + ")";
+  return printable(text);
+}
+
+std::string verbose_text(const FsckOutcome& outcome) {
+  const CheckReport& report = outcome.report;
+  std::string text;
+  const auto line = [&](std::uint64_t number, const char* what) {
+    const std::string digits = std::to_string(number);
+    text += std::string(digits.size() < 12 ? 12 - digits.size() : 0, ' ') + digits + " " + what + "\n";
+  };
+  line(report.inodes, "inodes in use");
+  line(report.directories, "directories");
+  line(report.files, "regular files");
+  line(report.blocks_used, "blocks in use");
+  line(report.blocks_total, "blocks");
+  line(report.journal_records, "live journal records found");
+  return text;
+}
+
+std::string outcome_json(const FsckOutcome& outcome, int exit_status) {
+  const CheckReport& report = outcome.report;
+  nlohmann::ordered_json json;
+  json["device"] = outcome.device;
+  json["exit_status"] = exit_status;
+  json["was_clean"] = report.was_clean;
+  json["journal_records"] = report.journal_records;
+  json["replayed"] = outcome.replayed;
+  json["inodes"] = report.inodes;
+  json["directories"] = report.directories;
+  json["files"] = report.files;
+  json["blocks_used"] = report.blocks_used;
+  json["blocks_total"] = report.blocks_total;
+  json["problems_total"] = report.problems_total;
+  json["problems"] = nlohmann::ordered_json::array();
+  for (const Problem& problem : report.problems) {
+    nlohmann::ordered_json entry;
+    entry["object"] = problem.object;
+    entry["what"] = problem.what;
+    entry["checksum"] = problem.checksum;
+    if (problem.offset_bytes != Error::kNoOffset) entry["offset_bytes"] = problem.offset_bytes;
+    json["problems"].push_back(std::move(entry));
+  }
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace plumb::tools

@@ -1,0 +1,133 @@
+// mkfs.plumbfs: makes a file system on a device.
+//
+// Order, each step before anything the next one does: the file is created and allocated (--size), the device is
+// claimed, what is on it is looked at, and only then is anything written.
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "fs/core/volume.h"
+#include "fs/media/layout.h"
+#include "pmem/device.h"
+#include "tools/common/claim.h"
+#include "tools/common/command_line.h"
+#include "tools/common/label_text.h"
+#include "tools/common/size.h"
+#include "tools/common/superblocks.h"
+#include "tools/common/uuid_text.h"
+#include "tools/mkfs/image_file.h"
+#include "tools/mkfs/options.h"
+#include "tools/mkfs/report.h"
+#include "tools/mkfs/signatures.h"
+#include "tools/mkfs/zero.h"
+
+namespace plumb::tools {
+namespace {
+
+constexpr const char* kProgram = "mkfs.plumbfs";
+
+Result<std::unique_ptr<pmem::Device>> open_for_format(const MkfsOptions& options) {
+  pmem::OpenOptions how;
+  how.assert_persistent = options.assume_persistent;
+  auto device = claim_device(options.device, how);
+  if (!device && device.error().code == ENOENT) return refuse(options.device + " is not there; --size creates a file");
+  if (!device) return device;
+  const std::uint64_t size = (*device)->size_bytes();
+  if (size < media::kMinDeviceBytes)
+    return refuse(options.device + " is too small: it has " + size_text(size) + ", a plumbfs needs at least " +
+                  size_text(media::kMinDeviceBytes));
+  return device;
+}
+
+std::string name_of(const std::string& label, const std::string& uuid) {
+  std::string text;
+  if (!label.empty()) text += " with label \"" + printable(label) + "\"";
+  if (!uuid.empty()) text += (text.empty() ? " with uuid " : ", uuid ") + uuid;
+  return text;
+}
+
+// What is on the device, as one clause; empty if nothing that anybody knows.
+Result<std::string> contents_of(const pmem::Device& device) {
+  const SuperblockCopies superblocks = read_superblocks(device);
+  if (const SuperblockCopy* copy = superblocks.current())
+    return "a plumbfs file system" + name_of(label_of(copy->superblock.label), uuid_text(copy->superblock.uuid));
+  if (superblocks.any_magic()) {
+    const Error& error = superblocks.most_telling().status.error();
+    return "a plumbfs file system that this program cannot read (" + error.detail + ")";
+  }
+  PLUMB_ASSIGN(const auto signatures, find_signatures(device));
+  std::string text;
+  for (const Signature& signature : signatures)
+    text += (text.empty() ? "" : " and ") + signature.what + name_of(signature.label, signature.uuid);
+  return text;
+}
+
+Status refuse_if_not_empty(const MkfsOptions& options, const pmem::Device& device) {
+  const auto contents = contents_of(device);
+  if (!contents)
+    return fail(contents.error().code, options.device + ": cannot find out what is on it: " + contents.error().detail +
+                                           "; -f makes the file system anyway");
+  if (contents->empty()) return {};
+  return refuse(options.device + " holds " + *contents + "; -f overwrites it, and all of it is lost");
+}
+
+Status make(const MkfsOptions& options) {
+  std::optional<ImageFile> image;
+  if (options.create_bytes != 0) {
+    PLUMB_ASSIGN(auto made, ImageFile::make(options.device, options.create_bytes, options.force));
+    image.emplace(std::move(made));
+  }
+  const bool fresh = image && image->created();
+
+  PLUMB_ASSIGN(const auto device, open_for_format(options));
+  FormatOptions format = options.format;
+  if (fresh) {
+    format.contents_are_zero = true;
+  } else {
+    if (!options.force) {
+      PLUMB_TRY(refuse_if_not_empty(options, *device));
+    } else {
+      PLUMB_ASSIGN(const auto wiped, wipe_signatures(*device));
+      for (const Signature& signature : wiped)
+        if (!options.quiet && !options.json)
+          std::printf("%s: wiped %s\n", options.device.c_str(), printable(signature.what).c_str());
+    }
+    format.contents_are_zero = zero_contents(*device);
+  }
+  PLUMB_TRY(Volume::format(*device, format));
+
+  const SuperblockCopies superblocks = read_superblocks(*device);
+  for (const SuperblockCopy& copy : superblocks.copies)
+    if (!copy.status)
+      return fail(copy.status.error().code,
+                  options.device + ": what was written does not read back: " + copy.status.error().detail);
+  if (image) image->keep();
+  const MkfsReport report{*device, superblocks.current()->superblock, is_sparse(*device)};
+  if (options.json)
+    std::fputs(report_json(report).c_str(), stdout);
+  else if (!options.quiet)
+    std::fputs(report_text(report).c_str(), stdout);
+  return {};
+}
+
+int run(int argc, char** argv) {
+  const auto parsed = parse_mkfs_options(argc, argv);
+  if (const int* status = std::get_if<int>(&parsed)) return *status;
+  const auto& options = std::get<MkfsOptions>(parsed);
+  if (const Status made = make(options); !made) {
+    complain(kProgram, describe(made.error(), options.device));
+    return kMkfsError;
+  }
+  return kMkfsOk;
+}
+
+}  // namespace
+}  // namespace plumb::tools
+
+int main(int argc, char** argv) {
+  namespace tools = plumb::tools;
+  return tools::guarded(tools::kProgram, tools::kMkfsError, tools::run, argc, argv);
+}
