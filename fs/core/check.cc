@@ -148,8 +148,8 @@ void Checker::check_journal_headers() {
     } else if (headers[i].update % 2 != 1 - i) {
       findings_.add(name, "update is " + std::to_string(headers[i].update) + ", which belongs into the other header",
                     offset);
-    } else if (headers[i].clean > 1) {
-      findings_.add(name, "clean is neither 0 nor 1", offset);
+    } else if (headers[i].clean > 1 || headers[i].deferred > 1) {
+      findings_.add(name, "clean or deferred is neither 0 nor 1", offset);
     }
   }
   if (status[0] && status[1]) {
