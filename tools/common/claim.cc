@@ -3,16 +3,22 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "tools/common/label_text.h"
 
 namespace plumb::tools {
 namespace {
+
+constexpr std::chrono::seconds kEndingDaemonPatience(30);
+constexpr std::chrono::milliseconds kEndingDaemonPoll(50);
 
 namespace fs = std::filesystem;
 
@@ -172,13 +178,18 @@ std::string user_of_device(const std::string& path) {
 }
 
 Result<std::unique_ptr<pmem::Device>> claim_device(const std::string& path, const pmem::OpenOptions& options) {
+  const auto deadline = std::chrono::steady_clock::now() + kEndingDaemonPatience;
   auto device = pmem::open_device(path, options);
-  if (!device) {
+  while (!device) {
     const int code = device.error().code;
     if (code != EBUSY && code != ETXTBSY) return device;
     const std::string user = user_of_device(path);
     if (user.empty()) return device;
-    return fail(EBUSY, path + " " + user);
+    // umount(8) returns before the daemon has written its last bytes and let go of the device.
+    const bool ending = user.ends_with("(plumbfs)") && user.starts_with("is in use by process");
+    if (!ending || std::chrono::steady_clock::now() >= deadline) return fail(EBUSY, path + " " + user);
+    std::this_thread::sleep_for(kEndingDaemonPoll);
+    device = pmem::open_device(path, options);
   }
   Identity identity;
   if (options.read_only || !identify(path, identity)) return device;

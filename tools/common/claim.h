@@ -15,6 +15,7 @@ namespace plumb::tools {
 
 /// pmem::open_device, and:
 ///   - EBUSY names the user, if that can be found out;
+///   - a daemon that is ending (umount(8) returns before it is done) is waited for, up to 30 s;
 ///   - EBUSY also for a use that the claim does not see (a file under a loop device, a swap file), unless read_only.
 [[nodiscard]] Result<std::unique_ptr<pmem::Device>> claim_device(const std::string& path,
                                                                  const pmem::OpenOptions& options);
