@@ -107,15 +107,17 @@ Status BufferPool::overlay(std::uint64_t home_offset_bytes, std::span<const std:
     return fail(EUCLEAN, "journal: a range lies outside the metadata");
   Shard& s = shard(block);
   MutexLock lock(s.mutex);
-  BufferRef& slot = s.map[block.value];
-  if (!slot) {
-    slot = std::make_shared<Buffer>();
-    slot->block = block;
-    slot->bytes = std::make_unique_for_overwrite<std::byte[]>(block_size_);
-    slot->last_sequence = ~std::uint64_t{0};
-    PLUMB_TRY(device_.load(block.value * block_size_, {slot->bytes.get(), block_size_}));
+  auto it = s.map.find(block.value);
+  if (it == s.map.end()) {
+    auto buffer = std::make_shared<Buffer>();
+    buffer->block = block;
+    buffer->bytes = std::make_unique_for_overwrite<std::byte[]>(block_size_);
+    buffer->last_sequence = ~std::uint64_t{0};
+    PLUMB_TRY(device_.load(block.value * block_size_, {buffer->bytes.get(), block_size_}));
+    it = s.map.emplace(block.value, std::move(buffer)).first;
     count_.fetch_add(1, std::memory_order_relaxed);
   }
+  const BufferRef& slot = it->second;
   std::memcpy(slot->bytes.get() + within, bytes.data(), bytes.size());
   return {};
 }

@@ -9,7 +9,7 @@
 // which the other one is whole: the next mount rewrites it.
 //
 // Safe on any image: never a crash, a hang or an access outside the device. The memory it needs is two bits for each
-// block, some 40 bytes for each slot of the inode table, and the blocks the journal changes.
+// block, 24 bytes for each slot of the inode table, and the blocks the journal changes.
 //
 // Thread safety: none needed; nobody may write to the device meanwhile.
 #pragma once

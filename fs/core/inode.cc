@@ -34,7 +34,7 @@ Status InodeTable::load() {
   PLUMB_TRY(tree.visit(state->inode_table, 0, [&](std::uint64_t index, std::span<const std::byte> record) {
     media::Le64 block;
     std::memcpy(&block, record.data(), sizeof block);
-    if (index > (std::uint64_t{1} << 56)) {
+    if (index > (std::uint64_t{1} << 55)) {
       bad = fail(EUCLEAN, "inode table: index out of range");
       return false;
     }

@@ -207,7 +207,8 @@ Status Volume::rename(Inode& from, std::string_view from_name, Inode& to, std::s
     MutexLock names(v.namespace_mutex);
     return operation.run();
   }));
-  const bool force = v.options.sync || v.options.dirsync;
+  const std::uint32_t sync_flags = (from.flags_hint() | to.flags_hint()) & (kInodeSync | kInodeDirsync);
+  const bool force = v.options.sync || v.options.dirsync || sync_flags != 0;
   return force ? v.store.journal().force_all() : Status{};
 }
 

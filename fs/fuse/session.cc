@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -229,6 +230,8 @@ Status check_log_file(const std::string& file) {
 
 int run_session(Options options, Launch& launch) {
   block_termination_signals();
+  // The name is shown in /proc/mounts, where a relative one means nothing.
+  options.device = std::filesystem::absolute(options.device).lexically_normal().string();
   for (const std::string& warning : options.warnings) spdlog::warn("{}", warning);
   if (const Status log = check_log_file(options.log_file); !log) return complain(log.error(), kExitUsage);
   if (options.assume == Assume::kPmem) {

@@ -149,7 +149,7 @@ Status verify_node(std::span<const std::byte> block, std::uint64_t number, TreeK
     const std::size_t length = slot.length;
     if (i > 0 && slot.key <= previous) return fail(EUCLEAN, where + ": node keys are not in order");
     previous = slot.key;
-    if (offset < header.heap_begin || length < least || length > block.size() - offset)
+    if (offset < header.heap_begin || offset > block.size() || length < least || length > block.size() - offset)
       return fail(EUCLEAN, where + ": node record outside the heap");
     live += length;
     if (header.level == 0) PLUMB_TRY(verify_record(kind, block.subspan(offset, length), where));

@@ -34,7 +34,6 @@ TEST_CASE("xattr: random use agrees with a map", "[core][xattr]") {
   auto device = crash_device(kind, 32u << 20);
   must(Volume::format(*device, fixed_format(block_size)));
   World w(*device);
-  const std::uint64_t first_free = w.blocks_free();
   w.create("f");
   std::map<std::string, std::string> model;
   for (int step = 0; step < 600; ++step) {
