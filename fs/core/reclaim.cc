@@ -203,7 +203,10 @@ Status VolumeImpl::run_deletions() {
       deletions_.pop_front();
     }
     const Status status = delete_inode(*inode);
-    if (status) continue;
+    if (status) {
+      throttle_reclaim();  // many small deletions fill the queue as one big one does
+      continue;
+    }
     if (status.error().code == ENOSPC && ++stuck < 16) {
       // The queue itself needs blocks: move the zeroed mark or work some of it off, and try again.
       const auto extended = store.extend_zeroed();

@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,6 +49,12 @@ bool is_dead(int error) {
   return error == ENOTCONN || error == ECONNABORTED;
 }
 
+// 0, or why the daemon behind `path` does not answer. Not by stat(2): the kernel remembers its answer of before.
+int ask_for_life(const char* path) {
+  struct statvfs unused {};
+  return statvfs(path, &unused) == 0 ? 0 : errno;
+}
+
 // realpath(3) of a dead mount point fails with the error of the mount; that of its parent does not.
 Result<std::string> resolve(const std::string& path) {
   std::array<char, PATH_MAX> resolved{};
@@ -86,21 +93,25 @@ void write_back_mappings(const std::string& mount_point) {
 
 Result<std::string> prepare_mount_point(const std::string& path) {
   PLUMB_ASSIGN(const std::string absolute, resolve(path));
-  struct stat attributes {};
-  for (int i = 0; stat(absolute.c_str(), &attributes) != 0; ++i) {
-    const int error = errno;
+  for (int i = 0;; ++i) {
+    const int error = ask_for_life(absolute.c_str());
+    if (error == 0) break;
     if (!is_dead(error)) return fail(error, "the mount point " + path);
     if (i == kMaxStackedMounts || !detach(absolute.c_str())) {
       return fail(error, "the mount point " + path + " is that of a dead daemon and cannot be detached");
     }
     spdlog::info("detached the mount of a dead daemon from {}", absolute);
   }
+  struct stat attributes {};
+  if (stat(absolute.c_str(), &attributes) != 0) return fail(errno, "the mount point " + path);
   if (!S_ISDIR(attributes.st_mode)) return fail(ENOTDIR, "the mount point " + path);
   return absolute;
 }
 
 Status check_fuse_device() {
-  const int device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+  // What a user may not open, fusermount3 opens for him.
+  const bool as_root = geteuid() == 0;
+  const int device = open("/dev/fuse", (as_root ? O_RDWR : O_PATH) | O_CLOEXEC);
   if (device < 0) {
     const int error = errno;
     if (error == ENOENT || error == ENODEV || error == ENXIO) {
@@ -111,7 +122,7 @@ Status check_fuse_device() {
     return fail(error, "/dev/fuse cannot be opened");
   }
   close(device);
-  if (geteuid() != 0 && !in_path(kHelper)) {
+  if (!as_root && !in_path(kHelper)) {
     return fail(EPERM, "only root can mount where fusermount3 is not installed");
   }
   return {};
@@ -130,7 +141,7 @@ std::string where_mounted(const std::string& device) {
     if (stat(entry.mnt_fsname, &mounted) != 0) continue;
     const bool same_node = S_ISREG(wanted.st_mode) ? mounted.st_dev == wanted.st_dev && mounted.st_ino == wanted.st_ino
                                                    : mounted.st_rdev == wanted.st_rdev;
-    if (mounted.st_mode == wanted.st_mode && same_node) return entry.mnt_dir;
+    if (mounted.st_mode == wanted.st_mode && same_node && !is_dead(ask_for_life(entry.mnt_dir))) return entry.mnt_dir;
   }
   return {};
 }

@@ -13,10 +13,10 @@ namespace plumb::fuse {
 /// first. ENOENT, ENOTDIR, EACCES, each with a clear detail.
 [[nodiscard]] Result<std::string> prepare_mount_point(const std::string& path);
 
-/// /dev/fuse can be opened, and whoever is not root has fusermount3.
+/// There is a /dev/fuse; root can open it, and everybody else has fusermount3.
 [[nodiscard]] Status check_fuse_device();
 
-/// Where `device` is mounted as a plumbfs now; empty if nowhere.
+/// Where `device` is mounted as a plumbfs whose daemon lives; empty if nowhere.
 [[nodiscard]] std::string where_mounted(const std::string& device);
 
 /// Takes the mount away while its daemon still serves: as umount(8) if nobody uses it; otherwise what its users have

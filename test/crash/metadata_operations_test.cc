@@ -11,6 +11,7 @@
 #endif
 #include <linux/falloc.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <cstdlib>
 #include <functional>
@@ -267,7 +268,8 @@ std::string explore(const pmem::CrashDevice& device, const Setting& setting, con
     if (!synced && !(answered && metadata_at_reply)) allowed.push_back(&recording.states[0]);
     allowed.push_back(&recording.states[1]);
     // Operations of two calls have a state between them, which only these two list.
-    for (std::size_t i = 2; i < recording.states.size() && !answered; ++i) allowed.push_back(&recording.states[i]);
+    const bool may_be_between = !synced && !(answered && metadata_at_reply);
+    for (std::size_t i = 2; i < recording.states.size() && may_be_between; ++i) allowed.push_back(&recording.states[i]);
     const bool zeros_too = !immediate && !synced;
     std::vector<const VisibleState*> bytes = allowed;
     if (!immediate && !synced && allowed.size() == 1) bytes.insert(bytes.begin(), &recording.states[0]);
@@ -351,17 +353,28 @@ TEST_CASE("crash: a store that is called durable without its drain is found out"
   const Operation operation{"append", [](World& w) { w.write("f", 6000, pattern('a', 5000)); }};
   std::size_t calls_at_mount = 0;
   std::size_t calls = 0;
+  std::set<std::size_t> redundant;  // drain calls without which no image changes: nothing was stored before them
   {
     pmem::CrashDevice device(base, {.kind = setting.kind});
-    World world(device, mount_options(setting));
-    calls_at_mount = device.drain_calls();
-    operation.run(world);
-    calls = device.drain_calls();
+    {
+      World world(device, mount_options(setting));
+      calls_at_mount = device.drain_calls();
+      operation.run(world);
+      calls = device.drain_calls();
+    }
+    const std::vector<std::size_t> events = pmem::CrashExplorer::redundant_fences(device);
+    std::size_t call = 0;
+    for (std::size_t i = 0; i < device.event_count(); ++i) {
+      if (device.event(i).type != pmem::CrashEvent::Type::kDrain) continue;
+      if (std::find(events.begin(), events.end(), i) != events.end()) redundant.insert(call);
+      ++call;
+    }
   }
   REQUIRE(calls > calls_at_mount);
   std::size_t killed = 0;
   std::string survivors;
   for (std::size_t n = calls_at_mount; n < calls; ++n) {
+    if (redundant.contains(n)) continue;
     pmem::CrashDevice device(base, {.kind = setting.kind});
     device.drop_drain_call(n);
     const Recording recording = record(device, setting, operation);
@@ -372,6 +385,7 @@ TEST_CASE("crash: a store that is called durable without its drain is found out"
       ++killed;
   }
   std::cout << "  drains of an append: " << calls - calls_at_mount << ", found missing: " << killed << "\n";
+  CHECK(killed != 0);
   INFO("survivors, counted from the first drain of the write:" << survivors);
   CHECK(survivors.empty());
 }

@@ -38,6 +38,8 @@ class Daemon {
   void kill_hard();
   /// The clean way; the daemon must end with status 0.
   void unmount();
+  /// The most mounts there ever were on the mount point at once. More than one: a dead one was not detached.
+  [[nodiscard]] unsigned most_mounts() const { return most_mounts_; }
   /// fsck.plumbfs -n, which must find nothing.
   void check(bool zeros);
 
@@ -48,7 +50,7 @@ class Daemon {
 
   Programs programs_;
   pid_t pid_ = -1;
-  dev_t device_below_ = 0;  // st_dev of the mount point with nothing mounted
+  unsigned most_mounts_ = 0;
 };
 
 }  // namespace kill_test

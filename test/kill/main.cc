@@ -107,6 +107,10 @@ class Supervisor {
     std::printf(
         "%llu operations acknowledged; in flight at the kill: %u before, %u after, %u torn; %u kills in recovery\n",
         static_cast<unsigned long long>(total_), before_, after_, torn_, recovery_kills_);
+    if (daemon_.most_mounts() > 1) {
+      throw Failure(std::to_string(daemon_.most_mounts()) +
+                    " mounts were stacked: a dead one was mounted over, not detached");
+    }
   }
 
   /// For the report of a failure.
@@ -149,13 +153,18 @@ class Supervisor {
     throw Failure(text + history(worker));
   }
 
-  static std::string history(const WorkerState& worker) {
-    constexpr std::uint64_t kShown = 40;
+  /// The last operations of the round, and before them those that name the path.
+  static std::string history(const WorkerState& worker, const std::string& path = "") {
+    constexpr std::uint64_t kShown = 30;
     const std::uint64_t issued = worker.log->issued;
     const std::uint64_t acknowledged = worker.log->acknowledged;
     std::string text = "\n  its last operations:\n";
-    for (std::uint64_t i = issued > kShown ? issued - kShown : 0; i < issued; ++i) {
-      text += "    " + worker.log->operations[i].text() + (i < acknowledged ? "\n" : "   (in flight)\n");
+    for (std::uint64_t i = 0; i < issued; ++i) {
+      const Operation& operation = worker.log->operations[i];
+      const bool named = path.ends_with("/" + std::string(operation.path.data())) ||
+                         path.ends_with("/" + std::string(operation.other.data()));
+      if (i + kShown < issued && !(named && !path.empty())) continue;
+      text += "    " + operation.text() + (i < acknowledged ? "\n" : "   (in flight)\n");
     }
     return text;
   }
@@ -204,7 +213,7 @@ class Supervisor {
         }
         compare(worker.directory, worker.tree);
       } catch (const Difference& difference) {
-        throw Failure("worker " + std::to_string(i) + ": " + difference.what() + history(worker));
+        throw Failure("worker " + std::to_string(i) + ": " + difference.what() + history(worker, difference.path()));
       }
       worker.next_number += issued;
     }

@@ -17,7 +17,7 @@ namespace kill_test {
 namespace {
 
 [[noreturn]] void differ(const std::string& path, const std::string& what) {
-  throw Difference(path + ": " + what);
+  throw Difference(path, what);
 }
 [[noreturn]] void differ_errno(const std::string& path, const char* call) {
   differ(path, std::string(call) + ": " + std::strerror(errno));

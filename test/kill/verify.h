@@ -11,7 +11,12 @@ namespace kill_test {
 
 /// What is not as acknowledged; the text says everything.
 class Difference : public std::runtime_error {
-  using std::runtime_error::runtime_error;
+ public:
+  Difference(const std::string& path, const std::string& what) : std::runtime_error(path + ": " + what), path_(path) {}
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
 };
 
 /// Finds out whether the operation that was in flight has happened, and brings the tree to what is there. Where data

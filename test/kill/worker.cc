@@ -130,10 +130,11 @@ int Worker::execute(Operation& operation) {
     case Kind::kLink:
       return code(::link(path, other));
     case Kind::kUnlink: {
-      Fd fd(chance(3) ? ::open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1);
+      // Only of a file that loses its last name: what is written there must not be seen again.
+      const bool last = tree_.find(path)->names == 1 && chance(3);
+      Fd fd(last ? ::open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1);
       if (::unlink(path) != 0) return errno;
       if (!fd.failed()) {
-        // Writes to what has no name any more are not in the model; they must not come back either.
         const Bytes data(5000, 'd');
         if (chance(2)) (void)write_all(fd.get(), data, below(100'000));
         keep_deleted(fd.release());

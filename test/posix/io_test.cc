@@ -161,7 +161,7 @@ TEST_CASE("io: a sparse file has the blocks that were written and zeros between"
   }
   CHECK(status(fd.get()).st_size == (off_t{63} << 24) + 100);
   CHECK(status(fd.get()).st_blocks > 0);
-  CHECK(status(fd.get()).st_blocks * 512 <= 64 * 65536);
+  CHECK(status(fd.get()).st_blocks * 512 <= 80 * 65536);  // a block each, and those of the extent tree
 }
 
 TEST_CASE("io: many small holes in one file", "[io][sparse]") {

@@ -183,11 +183,12 @@ TEST_CASE("allocator: nothing above the zeroed mark is given", "[core][allocator
   Allocation a(3 * kChunk);
   std::vector<BlockRange> live;
   while (true) {
-    const BlockRange range = a.take({.goal = BlockNumber(3 * kChunk - 1), .blocks = 100, .size_class = Class::kBig});
+    const BlockRange range = a.take({.goal = {}, .blocks = 100});
     if (range.length == 0) break;
     a->settle(range);
   }
-  CHECK(a->take_data({.goal = {}, .blocks = 1}).shortage == Shortage::kNeedZeroed);
+  CHECK(a->available_now() == 0);
+  CHECK(a->take_data({.goal = BlockNumber(3 * kChunk), .blocks = 1}).shortage == Shortage::kNeedZeroed);
   CHECK_FALSE(a.take_metadata(true, live));
   a->load_zeroed_upto(4 * kChunk);
   CHECK(a->available_now() == kChunk);

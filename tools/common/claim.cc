@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -17,8 +18,9 @@
 namespace plumb::tools {
 namespace {
 
-constexpr std::chrono::seconds kEndingDaemonPatience(30);
-constexpr std::chrono::milliseconds kEndingDaemonPoll(50);
+constexpr std::chrono::seconds kPatience{30};
+constexpr std::chrono::milliseconds kPoll{50};
+constexpr std::string_view kDaemonName = "plumbfs";
 
 namespace fs = std::filesystem;
 
@@ -90,13 +92,17 @@ std::vector<fs::path> entries_of(const fs::path& directory) {
   return entries;
 }
 
-std::string mount_of(const Identity& identity) {
+// The mount of a plumbfs whose daemon has died stays in the table: with the claim in hand it means nothing.
+enum class PlumbfsMounts { kCount, kIgnore };
+
+std::string mount_of(const Identity& identity, PlumbfsMounts plumbfs = PlumbfsMounts::kCount) {
   for (const std::string& line : lines_of("/proc/self/mountinfo")) {
     const std::vector<std::string> words = words_of(line);
     std::size_t separator = 6;  // optional fields end with "-": proc(5)
     while (separator < words.size() && words[separator] != "-") ++separator;
     if (separator + 2 >= words.size()) continue;
     const std::string& type = words[separator + 1];
+    if (plumbfs == PlumbfsMounts::kIgnore && type == "fuse.plumbfs") continue;
     const std::string source = unescape(words[separator + 2]);
     bool same = identity.is_block && words[2] == number_text(identity.device_number);
     Identity mounted;
@@ -147,8 +153,8 @@ std::string holder_of(const Identity& identity) {
   return {};
 }
 
-// The process that holds an flock or OFD lock on the file or device node: proc_locks(5).
-std::string locker_of(const Identity& identity) {
+// The process that took an flock or OFD lock on the file or device node: proc_locks(5).
+DeviceUser locker_of(const Identity& identity) {
   char wanted[64];
   std::snprintf(wanted, sizeof wanted, "%02x:%02x:%llu", major(identity.file_device), minor(identity.file_device),
                 static_cast<unsigned long long>(identity.file_inode));
@@ -157,47 +163,56 @@ std::string locker_of(const Identity& identity) {
     // "1: FLOCK ADVISORY WRITE 1234 fe:00:131 0 EOF"; a waiter has "->" as its second word.
     if (words.size() < 6 || words[1] == "->" || words[5] != wanted) continue;
     if (words[1] != "FLOCK" && words[1] != "OFDLCK") continue;
-    // The process that took the lock; it may have ended and left it to a child.
     const std::vector<std::string> name = lines_of("/proc/" + words[4] + "/comm");
-    if (name.empty()) return "is locked by another process";
-    return "is in use by process " + words[4] + " (" + printable(name.front()) + ")";
+    // It may have ended and left the lock to a child.
+    if (name.empty()) return {"is locked by another process", false};
+    return {"is in use by process " + words[4] + " (" + printable(name.front()) + ")", name.front() == kDaemonName};
   }
   return {};
+}
+
+// Uses that show in the kernel's tables, claimed or not.
+std::string table_user_of(const Identity& identity, PlumbfsMounts plumbfs) {
+  std::string user = mount_of(identity, plumbfs);
+  for (auto* look : {swap_of, loop_of, holder_of})
+    if (user.empty()) user = look(identity);
+  return user;
 }
 
 }  // namespace
 
-std::string user_of_device(const std::string& path) {
+DeviceUser user_of_device(const std::string& path) {
   Identity identity;
   if (!identify(path, identity)) return {};
-  for (auto* look : {mount_of, swap_of, loop_of, holder_of, locker_of}) {
-    std::string user = look(identity);
-    if (!user.empty()) return user;
+  const std::string user = table_user_of(identity, PlumbfsMounts::kCount);
+  return user.empty() ? locker_of(identity) : DeviceUser{user, false};
+}
+
+std::string user_despite_claim(const std::string& path) {
+  Identity identity;
+  return identify(path, identity) ? table_user_of(identity, PlumbfsMounts::kIgnore) : std::string();
+}
+
+DeviceUser lasting_user_of_device(const std::string& path) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  DeviceUser user = user_of_device(path);
+  while (user.passing && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kPoll);
+    user = user_of_device(path);
   }
-  return {};
+  return user;
 }
 
 Result<std::unique_ptr<pmem::Device>> claim_device(const std::string& path, const pmem::OpenOptions& options) {
-  const auto deadline = std::chrono::steady_clock::now() + kEndingDaemonPatience;
   auto device = pmem::open_device(path, options);
-  while (!device) {
-    const int code = device.error().code;
-    if (code != EBUSY && code != ETXTBSY) return device;
-    const std::string user = user_of_device(path);
-    if (user.empty()) return device;
-    // umount(8) returns before the daemon has written its last bytes and let go of the device.
-    const bool ending = user.ends_with("(plumbfs)") && user.starts_with("is in use by process");
-    if (!ending || std::chrono::steady_clock::now() >= deadline) return fail(EBUSY, path + " " + user);
-    std::this_thread::sleep_for(kEndingDaemonPoll);
-    device = pmem::open_device(path, options);
+  if (!device && device.error().code == EBUSY) {
+    const DeviceUser user = lasting_user_of_device(path);
+    if (!user.what.empty()) return fail(EBUSY, path + " " + user.what);
+    device = pmem::open_device(path, options);  // whoever it was has gone
   }
-  Identity identity;
-  if (options.read_only || !identify(path, identity)) return device;
-  // Not locker_of: that would be ourselves.
-  for (auto* look : {mount_of, swap_of, loop_of, holder_of}) {
-    const std::string user = look(identity);
-    if (!user.empty()) return fail(EBUSY, path + " " + user);
-  }
+  if (!device || options.read_only) return device;
+  const std::string user = user_despite_claim(path);
+  if (!user.empty()) return fail(EBUSY, path + " " + user);
   return device;
 }
 

@@ -43,6 +43,31 @@ void delete_on_signal(const std::string& path) {
   for (std::size_t i = path.size(); i-- > 0;) g_delete_on_signal[i] = path[i];
 }
 
+// Between creating the file and knowing that it has to be deleted no signal comes through.
+class SignalsHeld {
+ public:
+  SignalsHeld() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+    ::sigprocmask(SIG_BLOCK, &signals, &before_);
+  }
+  SignalsHeld(const SignalsHeld&) = delete;
+  SignalsHeld& operator=(const SignalsHeld&) = delete;
+  ~SignalsHeld() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_{};
+};
+
+// -1 with errno if it cannot be created.
+int create_file(const std::string& path) {
+  const SignalsHeld held;
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd >= 0) delete_on_signal(path);
+  return fd;
+}
+
 void forget_signal() {
   g_delete_on_signal[0] = '\0';
 }
@@ -138,11 +163,10 @@ void ImageFile::keep() {
 }
 
 Result<ImageFile> ImageFile::make(const std::string& path, std::uint64_t size_bytes, bool replace) {
-  const int created = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  const int created = create_file(path);
   if (created >= 0) {
     const Descriptor fd(created);
     ImageFile file(path, true, 0);
-    delete_on_signal(path);
     PLUMB_TRY(allocate(fd.get(), path, size_bytes));
     PLUMB_TRY(sync_directory_of(path));
     return file;
@@ -157,16 +181,14 @@ Result<ImageFile> ImageFile::make(const std::string& path, std::uint64_t size_by
     return refuse(path + " is there already (" + size_text(static_cast<std::uint64_t>(status.st_size)) +
                   "); -f makes the file system in it and loses its contents");
   const Descriptor fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (fd.get() < 0) {
-    const int code = errno == ETXTBSY ? EBUSY : errno;
-    const std::string user = code == EBUSY ? user_of_device(path) : std::string();
-    return fail(code, user.empty() ? path : path + " " + user);
-  }
-  // Before the lock, which would show up as a user.
-  const std::string user = user_of_device(path);
-  if (!user.empty()) return fail(EBUSY, path + " " + user);
+  if (fd.get() < 0 && errno != ETXTBSY) return fail(errno, path);
   // Held while the size changes; the device layer takes its own when it maps the file.
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return fail(errno == EWOULDBLOCK ? EBUSY : errno, path + " is in use");
+  if (fd.get() < 0 || ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    const DeviceUser user = lasting_user_of_device(path);
+    if (!user.what.empty() || fd.get() < 0) return fail(EBUSY, path + " " + user.what);
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return fail(EBUSY, path + " is in use");
+  }
+  if (const std::string user = user_despite_claim(path); !user.empty()) return fail(EBUSY, path + " " + user);
   const auto former = static_cast<std::uint64_t>(status.st_size);
   PLUMB_TRY(resize(fd.get(), path, former, size_bytes));
   return ImageFile(path, false, former);

@@ -21,19 +21,26 @@ MountedPath::~MountedPath() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+namespace {
+
+tl::unexpected<Error> open_error(const std::string& path, int error) {
+  if (error == ENOTCONN || error == ECONNABORTED)
+    return refuse(path + ": its daemon has ended; mount it again, that replaces the dead mount");
+  return fail(error, path + ": cannot be opened");
+}
+
+}  // namespace
+
 Result<MountedPath> MountedPath::open(const std::string& path) {
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
-    if (errno == ENOTCONN) return refuse(path + ": its daemon has ended; mount it again, that replaces the dead mount");
-    return fail(errno, path);
-  }
+  if (::stat(path.c_str(), &status) != 0) return open_error(path, errno);
   if (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode))
     return refuse(path +
                   " is a device; name the directory that it is mounted on "
                   "(plumb info looks at a device that is not mounted)");
   if (!S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode)) return refuse(path + " is neither a directory nor a file");
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return fail(errno, path + ": cannot be opened");
+  if (fd < 0) return open_error(path, errno);
   return MountedPath(path, fd);
 }
 
