@@ -37,7 +37,9 @@ Result<FoundEntry> lookup_by_handle(Server& server, fuse_ino_t id, std::string_v
     PLUMB_ASSIGN(inode, server.volume.inode_by_number(InodeNumber(id), 0));
   }
   if (name == "..") return server.volume.lookup(*inode, name);
-  return FoundEntry{inode, server.volume.attributes(*inode)};
+  const Attributes attributes = server.volume.attributes(*inode);
+  if (attributes.links == 0) return fail(ESTALE);  // deleted, and the forget is still on its way
+  return FoundEntry{inode, attributes};
 }
 
 }  // namespace

@@ -109,9 +109,7 @@ Result<std::string> prepare_mount_point(const std::string& path) {
 }
 
 Status check_fuse_device() {
-  // What a user may not open, fusermount3 opens for him.
-  const bool as_root = geteuid() == 0;
-  const int device = open("/dev/fuse", (as_root ? O_RDWR : O_PATH) | O_CLOEXEC);
+  const int device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (device < 0) {
     const int error = errno;
     if (error == ENOENT || error == ENODEV || error == ENXIO) {
@@ -122,7 +120,7 @@ Status check_fuse_device() {
     return fail(error, "/dev/fuse cannot be opened");
   }
   close(device);
-  if (!as_root && !in_path(kHelper)) {
+  if (geteuid() != 0 && !in_path(kHelper)) {
     return fail(EPERM, "only root can mount where fusermount3 is not installed");
   }
   return {};

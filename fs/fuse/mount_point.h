@@ -13,7 +13,7 @@ namespace plumb::fuse {
 /// first. ENOENT, ENOTDIR, EACCES, each with a clear detail.
 [[nodiscard]] Result<std::string> prepare_mount_point(const std::string& path);
 
-/// There is a /dev/fuse; root can open it, and everybody else has fusermount3.
+/// /dev/fuse can be opened, and whoever is not root has fusermount3.
 [[nodiscard]] Status check_fuse_device();
 
 /// Where `device` is mounted as a plumbfs whose daemon lives; empty if nowhere.

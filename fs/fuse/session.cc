@@ -34,6 +34,7 @@ namespace {
 using SessionPointer = std::unique_ptr<fuse_session, void (*)(fuse_session*)>;
 
 constexpr auto kBusyPatience = std::chrono::seconds(10);
+constexpr auto kBusySilence = std::chrono::seconds(1);
 constexpr auto kBusyPoll = std::chrono::milliseconds(50);
 constexpr unsigned kLeastThreads = 16;
 
@@ -69,14 +70,17 @@ Result<std::unique_ptr<pmem::Device>> open_once(const Options& options) {
 // Claims the device. The daemon of an earlier mount may still be writing its last bytes after umount(8) has returned:
 // that is worth waiting for, a mounted device is not.
 Result<std::unique_ptr<pmem::Device>> claim(const Options& options) {
-  const auto deadline = std::chrono::steady_clock::now() + kBusyPatience;
+  const auto start = std::chrono::steady_clock::now();
+  bool said = false;
   while (true) {
     auto device = open_once(options);
     if (device) return device;
     if (device.error().code == EBUSY) {
       const std::string elsewhere = where_mounted(options.device);
       if (!elsewhere.empty()) return fail(EBUSY, options.device + " is mounted on " + elsewhere);
-      if (std::chrono::steady_clock::now() < deadline) {
+      const auto waited = std::chrono::steady_clock::now() - start;
+      if (waited > kBusySilence && !std::exchange(said, true)) spdlog::info("{} is in use, waiting", options.device);
+      if (waited < kBusyPatience) {
         std::this_thread::sleep_for(kBusyPoll);
         continue;
       }

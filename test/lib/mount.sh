@@ -72,19 +72,26 @@ plumb_begin() {
     chmod 755 "$PLUMB_SCRATCH"
 }
 
-plumb_mounted() { mountpoint -q -- "$1" 2>/dev/null || [[ $(stat -c %n -- "$1" 2>&1) == *'not connected'* ]]; }
+# By the kernel's list: a dead mount answers no question about itself.
+plumb_mounted() {
+    local path
+    path=$(realpath -m -- "$(dirname "$1")")/$(basename "$1")
+    awk -v path="$path" '$5 == path { found = 1 } END { exit !found }' /proc/self/mountinfo
+}
 
 plumb_cleanup() {
-    local status=$? mount pid path
+    local status=$? mount pid path layer
     trap - EXIT
     set +e
     cd /
     for mount in "${!PLUMB_PID[@]}"; do
         pid=${PLUMB_PID[$mount]}
-        if plumb_mounted "$mount"; then
+        # More than one layer if a daemon was started over a dead mount and did not take that away.
+        for ((layer = 0; layer < 16; layer++)); do
+            plumb_mounted "$mount" || break
             fusermount3 -u -- "$mount" 2>/dev/null || fusermount3 -uz -- "$mount" 2>/dev/null ||
-                umount -l -- "$mount"
-        fi
+                umount -l -- "$mount" || break
+        done
         if [[ -n $pid ]]; then plumb_wait_gone "$pid" 10 || kill -KILL "$pid" 2>/dev/null; fi
         if ((status != 0 && status != 77)) && [[ -s ${PLUMB_LOG[$mount]:-} ]]; then
             printf '%s: last lines of the daemon on %s:\n' "$PLUMB_NAME" "$mount" >&2
@@ -175,7 +182,7 @@ plumb_mount() {
     pid=$!
     PLUMB_PID[$mount]=$pid
     PLUMB_LOG[$mount]=$log
-    until mountpoint -q -- "$mount" 2>/dev/null; do
+    until plumb_mounted "$mount" && [[ $(stat -f -c %T -- "$mount" 2>/dev/null) == fuseblk ]]; do
         kill -0 "$pid" 2>/dev/null || die "the daemon ended instead of mounting: $(tail -n 5 "$log")"
         ((waited < 1200)) || die "the daemon has not mounted within 60 s: $(tail -n 5 "$log")"
         waited=$((waited + 1))
