@@ -272,8 +272,9 @@ class Volume {
   /// O_TRUNC by the caller through set_attributes. EPERM: writable open of an immutable file, or an append-only one without
   /// O_APPEND. EISDIR is the kernel's.
   [[nodiscard]] Result<std::unique_ptr<FileHandle>> open(Inode& inode, int flags);
-  /// Updates atime by the rules of the mount. Never blocks on writers of other files.
-  [[nodiscard]] Result<ReadPin> read(Inode& inode, std::uint64_t offset_bytes, std::uint64_t length_bytes);
+  /// Updates atime by the rules of the mount, unless `keep_atime` (O_NOATIME). Never blocks on writers of other files.
+  [[nodiscard]] Result<ReadPin> read(Inode& inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                                     bool keep_atime = false);
   /// Returns the bytes written; less than asked only when space ran out midway (ENOSPC if none). With handle.append the
   /// offset is the end of the file as the volume knows it. `from_page_cache`: the kernel writes back a mapping (no O_APPEND,
   /// no set-id clearing). EFBIG beyond kMaxFileSize.

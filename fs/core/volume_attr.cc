@@ -48,6 +48,7 @@ Status apply(Transaction& t, media::Inode& next, const SetAttributes& set, const
   if (set.uid) next.uid = *set.uid;
   if (set.gid) next.gid = *set.gid;
   if (set.kill_setid && !S_ISDIR(next.mode)) next.mode = without_setid(next.mode);
+  if (set.size_bytes || set.uid || set.gid) PLUMB_TRY(VolumeImpl::drop_capability(t, next));
   if (set.mode) {
     std::uint32_t mode = (next.mode & S_IFMT) | (*set.mode & 07777);
     (void)caller;  // set-gid of a foreign group is the kernel's to refuse: only it knows all groups
@@ -75,6 +76,12 @@ Status may_change(const media::Inode& inode, const SetAttributes& set) {
 }
 
 }  // namespace
+
+Status VolumeImpl::drop_capability(Transaction& t, media::Inode& next) {
+  if (next.xattrs.block == 0) return {};
+  const Status erased = erase_xattr(t, next, kCapabilityName);
+  return !erased && erased.error().code == ENODATA ? Status{} : erased;
+}
 
 Status VolumeImpl::touch_atime(Inode& inode) {
   if (store.read_only() || options.atime == AtimeMode::kNoatime) return {};
@@ -213,8 +220,8 @@ static Status set_acl(Transaction& t, media::Inode& next, std::string_view name,
     const Status removed = erase_xattr(t, next, name);
     return removed || removed.error().code == ENODATA ? Status{} : removed;
   }
-  (void)caller;  // set-gid of a foreign group: the kernel says so by a flag, the FUSE layer then clears it
   std::uint32_t mode = next.mode;
+  if (!caller.may_keep_setid) mode &= ~static_cast<std::uint32_t>(S_ISGID);  // not of the file's group
   const bool minimal = entries.empty() || acl::equivalent_mode(entries, mode);
   next.mode = mode;
   if (!minimal) return write_xattr(t, next, name, value, flags);
@@ -222,9 +229,18 @@ static Status set_acl(Transaction& t, media::Inode& next, std::string_view name,
   return removed || removed.error().code == ENODATA ? Status{} : removed;
 }
 
+// xattr(7): these namespaces and no others.
+static Status check_xattr_name(std::string_view name) {
+  if (name == acl::kAccessName || name == acl::kDefaultName) return {};
+  for (const std::string_view prefix : {"user.", "trusted.", "security."})
+    if (name.starts_with(prefix)) return name.size() > prefix.size() ? Status{} : fail(EINVAL);
+  return fail(EOPNOTSUPP);
+}
+
 Status Volume::set_xattr(Inode& inode, std::string_view name, std::string_view value, XattrSetFlags flags,
                          const Caller& caller) {
   VolumeImpl& v = *impl_;
+  PLUMB_TRY(check_xattr_name(name));
   return v.with_space([&]() -> Status {
     ExclusiveLock lock(inode.lock);
     if (immutable(inode.media) || append_only(inode.media)) return fail(EPERM);

@@ -14,6 +14,7 @@
 
 #include "fs/core/extents.h"
 #include "fs/core/volume_impl.h"
+#include "fs/core/xattr.h"
 #include "pmem/sigbus_guard.h"
 
 namespace plumb {
@@ -57,6 +58,19 @@ bool covered(const ExtentMap& extents, std::uint64_t first, std::uint64_t end) {
     first = it->first + it->second.length;
   }
   return true;
+}
+
+// Blocks of [first, end) that no extent covers.
+std::uint64_t holes_between(const ExtentMap& extents, std::uint64_t first, std::uint64_t end) {
+  std::uint64_t holes = end - first;
+  auto it = extents.upper_bound(first);
+  if (it != extents.begin()) --it;
+  for (; it != extents.end() && it->first < end; ++it) {
+    const std::uint64_t from = std::max(first, it->first);
+    const std::uint64_t to = std::min(end, it->first + it->second.length);
+    if (from < to) holes -= to - from;
+  }
+  return holes;
 }
 
 std::uint32_t without_setid(std::uint32_t mode) {
@@ -255,9 +269,9 @@ Status VolumeImpl::prepare_extension(Inode& inode, std::uint64_t new_end_bytes) 
 
 // ---- read ----
 
-Result<ReadPin> Volume::read(Inode& inode, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+Result<ReadPin> Volume::read(Inode& inode, std::uint64_t offset_bytes, std::uint64_t length_bytes, bool keep_atime) {
   VolumeImpl& v = *impl_;
-  if (length_bytes != 0) (void)v.touch_atime(inode);  // a full log does not fail a read
+  if (length_bytes != 0 && !keep_atime) (void)v.touch_atime(inode);  // a full log does not fail a read
   {
     SharedLock lock(inode.lock);
     if (!S_ISREG(inode.media.mode)) return fail(S_ISDIR(inode.media.mode) ? EISDIR : EINVAL);
@@ -304,9 +318,10 @@ ReadPin VolumeImpl::read_locked(Inode& inode, std::uint64_t offset, std::uint64_
 // ---- write ----
 
 // True if nothing but bytes changes: no allocation, no size, no times, no mode.
-bool VolumeImpl::write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length, bool kill_setid) const {
+bool VolumeImpl::write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length, bool kill_setid) {
   if (!inode.extents_loaded || offset + length > inode.media.size_bytes) return false;
   if (kill_setid && without_setid(inode.media.mode) != inode.media.mode) return false;
+  if (inode.media.xattrs.block != 0 && read_xattr(store, inode.media, kCapabilityName)) return false;
   if (!times_are(inode.media, now())) return false;
   const std::uint64_t block_size = store.block_size();
   return covered(inode.extents, offset / block_size, (offset + length + block_size - 1) / block_size);
@@ -347,6 +362,7 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
     set_mtime(next, time);
     set_ctime(next, time);
     if (kill_setid) next.mode = without_setid(next.mode);
+    PLUMB_TRY(drop_capability(t, next));
     PLUMB_TRY(table.put(t, next));
     return t.commit();
   };
@@ -482,6 +498,7 @@ Status VolumeImpl::finish_allocate(Inode& inode, std::uint64_t size_bytes, bool 
   set_mtime(next, time);
   set_ctime(next, time);
   if (kill_setid) next.mode = without_setid(next.mode);
+  PLUMB_TRY(drop_capability(t, next));
   PLUMB_TRY(table.put(t, next));
   PLUMB_ASSIGN(const Sequence sequence, t.commit());
   adopt(inode, next, sequence, grows);
@@ -513,8 +530,12 @@ Status Volume::allocate(FileHandle& handle, int mode, std::uint64_t offset_bytes
       PLUMB_TRY(v.punch(inode, offset_bytes, end));
     } else {
       if (kind == FALLOC_FL_ZERO_RANGE) PLUMB_TRY(v.zero_file_range(inode, offset_bytes, end));
-      PLUMB_TRY(v.allocate_blocks(inode, offset_bytes / block_size, (end + block_size - 1) / block_size,
-                                  std::max<std::uint64_t>(end, inode.media.size_bytes)));
+      const std::uint64_t first = offset_bytes / block_size;
+      const std::uint64_t last = (end + block_size - 1) / block_size;
+      // All or nothing, as far as can be known beforehand.
+      const std::uint64_t reserve = v.store.allocator().reserve_blocks();
+      if (holes_between(inode.extents, first, last) + reserve > v.store.allocator().free_blocks()) return fail(ENOSPC);
+      PLUMB_TRY(v.allocate_blocks(inode, first, last, std::max<std::uint64_t>(end, inode.media.size_bytes)));
     }
     return v.finish_allocate(inode, grows ? end : 0, !caller.may_keep_setid);
   });

@@ -68,6 +68,9 @@ class VolumeImpl {
   void timer_loop();
 
   // --- volume_attr.cc ---
+  static constexpr std::string_view kCapabilityName = "security.capability";
+  /// File capabilities go with any change of contents or owner (capabilities(7)).
+  [[nodiscard]] static Status drop_capability(Transaction& t, media::Inode& next);
   /// Sets atime by the rules of the mount and the inode, if they ask for it. No locks held.
   [[nodiscard]] Status touch_atime(Inode& inode);
 
@@ -78,7 +81,7 @@ class VolumeImpl {
   [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
   [[nodiscard]] ReadPin read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
   [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length,
-                                    bool kill_setid) const;
+                                    bool kill_setid);
   [[nodiscard]] Result<std::uint64_t> write_exclusive(Inode& inode, std::uint64_t offset, std::uint64_t length,
                                                       std::span<const iovec> data, std::uint64_t skip_bytes,
                                                       bool kill_setid);

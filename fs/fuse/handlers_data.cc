@@ -32,11 +32,12 @@ Status sync_if_this_write_asks(Server& server, FileHandle& handle, int flags) {
 
 }  // namespace
 
-void read(Server& server, Request& request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* file) {
+void read(Server& server, Request& request, fuse_ino_t id, std::size_t size, off_t offset, fuse_file_info* file) {
   Inode& inode = *OpenFiles::from(file->fh).handle().inode;
-  const auto pin = server.volume.read(inode, static_cast<std::uint64_t>(offset), size);
+  const bool keep_atime = (file->flags & O_NOATIME) != 0;
+  const auto pin = server.volume.read(inode, static_cast<std::uint64_t>(offset), size, keep_atime);
   if (!pin) return request.error(pin.error());
-  request.data(*pin);
+  request.data(*pin, InodeNumber(id));
 }
 
 void write(Server& server, Request& request, fuse_ino_t, const char* data, std::size_t size, off_t offset,

@@ -4,6 +4,7 @@
 
 #include <climits>
 #include <memory>
+#include <string>
 
 #include "fs/fuse/attributes.h"
 #include "fs/fuse/log.h"
@@ -15,6 +16,10 @@ namespace {
 // Outcomes of the medium and of the media structures, as opposed to ordinary answers such as ENOENT.
 bool is_failure(int code) {
   return code == EIO || code == EUCLEAN || code == EBADMSG;
+}
+
+void log_unreadable(InodeNumber inode) {
+  log_failure("data of inode " + std::to_string(inode.value) + " could not be read from the device");
 }
 
 }  // namespace
@@ -92,7 +97,7 @@ void Request::statx(const Attributes& attributes) {
 }
 #endif
 
-void Request::data(const ReadPin& pin) {
+void Request::data(const ReadPin& pin, InodeNumber inode) {
 #if PLUMB_FUSE_HAS_IO_URING
   if (fuse_req_is_uring(request_)) {
     char* payload = nullptr;
@@ -101,14 +106,14 @@ void Request::data(const ReadPin& pin) {
       error(EIO);
       return;
     }
-    data_by_copy(pin, payload);
+    data_by_copy(pin, inode, payload);
     return;
   }
 #endif
   // More pieces than writev(2) takes, with one for the header.
   if (pin.iov.size() >= IOV_MAX) {
     const auto buffer = std::make_unique_for_overwrite<char[]>(pin.length_bytes);
-    data_by_copy(pin, buffer.get());
+    data_by_copy(pin, inode, buffer.get());
     return;
   }
   // The kernel reads the mapping. Where it cannot, because the medium fails there, it ends the request with EIO by
@@ -122,14 +127,14 @@ void Request::data(const ReadPin& pin) {
     result = fuse_reply_iov(take(), pin.iov.data(), static_cast<int>(pin.iov.size()));
   }
   const bool nobody_waits = result == -ENOENT || result == -ENODEV;  // the caller, or the mount, is gone
-  if (result < 0 && !nobody_waits) log_failure("the kernel could not take the data of a read from the device");
+  if (result < 0 && !nobody_waits) log_unreadable(inode);
 }
 
-void Request::data_by_copy(const ReadPin& pin, char* buffer) {
+void Request::data_by_copy(const ReadPin& pin, InodeNumber inode, char* buffer) {
   std::size_t copied_bytes = 0;
   for (const iovec& piece : pin.iov) {
     if (!pmem::guarded_copy(buffer + copied_bytes, piece.iov_base, piece.iov_len)) {
-      log_failure("data could not be read from the device");
+      log_unreadable(inode);
       error(EIO);
       return;
     }

@@ -61,8 +61,9 @@ class Request {
 #if PLUMB_FUSE_HAS_STATX
   void statx(const Attributes& attributes);
 #endif
-  /// The bytes of `pin`, from the mapping straight into the kernel or the ring; EIO where the medium fails.
-  void data(const ReadPin& pin);
+  /// The bytes of `pin`, from the mapping straight into the kernel or the ring; EIO where the medium fails. `inode` is
+  /// for the log.
+  void data(const ReadPin& pin, InodeNumber inode);
 
  private:
   [[nodiscard]] fuse_req_t take() {
@@ -70,7 +71,7 @@ class Request {
     replied_ = true;
     return request_;
   }
-  void data_by_copy(const ReadPin& pin, char* buffer);
+  void data_by_copy(const ReadPin& pin, InodeNumber inode, char* buffer);
 
   const fuse_req_t request_;
   bool replied_ = false;

@@ -217,7 +217,10 @@ std::size_t scale() {
   const char* text = std::getenv("PLUMB_CRASH_STATES");
   return text == nullptr ? 1 : std::max<std::size_t>(1, std::strtoull(text, nullptr, 10));
 }
-bool quick() { return std::getenv("PLUMBFS_QUICK") != nullptr; }
+bool quick() {
+  const char* text = std::getenv("PLUMBFS_QUICK");
+  return text != nullptr && *text == '1';
+}
 
 pmem::ImageLimits limits(std::uint64_t seed) {
   pmem::ImageLimits l;
