@@ -5,22 +5,24 @@
 #include <cassert>
 
 namespace plumb {
-namespace {
-constexpr std::uint64_t kWindowChunks = 16;  // 32 MiB: one durable record for so much data
-}
 
-Allocator::Allocator(std::uint64_t blocks, std::uint64_t chunk_blocks, std::uint64_t data_start,
-                     std::uint64_t reserve_blocks)
-    : blocks_(blocks), chunk_blocks_(chunk_blocks), data_start_(data_start), reserve_(reserve_blocks) {
-  const std::uint64_t chunks = (blocks + chunk_blocks - 1) / chunk_blocks;
-  used_.assign((blocks + 63) / 64, 0);
+Allocator::Allocator(const Geometry& geometry)
+    : blocks_(geometry.blocks),
+      chunk_blocks_(geometry.chunk_blocks),
+      data_start_(geometry.data_start),
+      reserve_(geometry.reserve_blocks),
+      window_chunks_(geometry.window_chunks),
+      first_slot_(geometry.first_slot),
+      slots_(geometry.slots) {
+  const std::uint64_t chunks = (blocks_ + chunk_blocks_ - 1) / chunk_blocks_;
+  used_.assign((blocks_ + 63) / 64, 0);
   chunk_free_.resize(chunks);
   chunk_window_.assign(chunks, 0);
   for (std::uint64_t chunk = 0; chunk < chunks; ++chunk)
     chunk_free_[chunk] = static_cast<std::uint32_t>(chunk_size(chunk));
-  free_ = blocks;
-  zeroed_upto_ = blocks;
-  metadata_cursor_ = data_start;
+  free_ = blocks_;
+  zeroed_upto_ = blocks_;
+  metadata_cursor_ = data_start_;
 }
 
 std::uint64_t Allocator::chunk_end(std::uint64_t chunk) const { return std::min(blocks_, (chunk + 1) * chunk_blocks_); }
@@ -181,7 +183,7 @@ std::optional<BlockRange> Allocator::choose_window(const DataRequest& request) {
   };
   auto window_from = [&](std::uint64_t chunk) {
     std::uint64_t end = chunk + 1;
-    while (end < chunk + kWindowChunks && end < std::min(chunks, zeroed_chunks) && chunk_window_[end] == 0 &&
+    while (end < chunk + window_chunks_ && end < std::min(chunks, zeroed_chunks) && chunk_window_[end] == 0 &&
            (!big || fits(end)))
       ++end;
     return BlockRange{BlockNumber(chunk * chunk_blocks_), std::min(end * chunk_blocks_, blocks_) - chunk * chunk_blocks_};
@@ -199,14 +201,14 @@ std::optional<BlockRange> Allocator::choose_window(const DataRequest& request) {
     break;
   }
   if (!best) return std::nullopt;
-  if (big) big_cursor_ = *best + kWindowChunks < chunks ? *best + kWindowChunks : 0;
+  if (big) big_cursor_ = *best + window_chunks_ < chunks ? *best + window_chunks_ : 0;
   return window_from(*best);
 }
 
 std::optional<std::size_t> Allocator::retire_slot() {
   MutexLock lock(mutex_);
   std::optional<std::size_t> best;
-  for (std::size_t i = 0; i < windows_.size(); ++i) {
+  for (std::size_t i = first_slot_; i < first_slot_ + slots_; ++i) {
     if (windows_[i].chunks == 0) return i;
     if (windows_[i].in_flight != 0) continue;
     if (!best || windows_[i].last_use < windows_[*best].last_use) best = i;

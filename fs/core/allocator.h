@@ -53,7 +53,16 @@ class Allocator {
     Shortage shortage = Shortage::kNone;
   };
 
-  Allocator(std::uint64_t blocks, std::uint64_t chunk_blocks, std::uint64_t data_start, std::uint64_t reserve_blocks);
+  /// What one device is like. "Block" here is the unit of allocation: a block of the main device, a realtime extent.
+  struct Geometry {
+    std::uint64_t blocks = 0;
+    std::uint64_t chunk_blocks = 0;    // unit of windows
+    std::uint64_t data_start = 0;      // first block to give out
+    std::uint64_t reserve_blocks = 0;
+    std::uint64_t window_chunks = 16;  // chunks in a window
+    std::size_t first_slot = 0, slots = media::kWindowSlots;  // its share of the window slots
+  };
+  explicit Allocator(const Geometry& geometry);
 
   /// Mount: the committed state.
   void load_used(BlockNumber start, std::uint64_t length);
@@ -112,7 +121,8 @@ class Allocator {
   [[nodiscard]] BlockRange take_in_window(Window& window, const DataRequest& request);
   [[nodiscard]] std::optional<std::uint64_t> find_run(std::uint64_t chunk, std::uint64_t wanted) const;
 
-  const std::uint64_t blocks_, chunk_blocks_, data_start_, reserve_;
+  const std::uint64_t blocks_, chunk_blocks_, data_start_, reserve_, window_chunks_;
+  const std::size_t first_slot_, slots_;
   mutable Mutex mutex_;
   std::vector<std::uint64_t> used_;         // bit 1: not available
   std::vector<std::uint32_t> chunk_free_;   // free blocks of a chunk

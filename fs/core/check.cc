@@ -13,7 +13,6 @@ namespace plumb {
 namespace checker {
 namespace {
 
-constexpr std::uint64_t kBlockInKey = (std::uint64_t{1} << 56) - 1;
 
 template <typename T>
 std::span<std::byte> writable_bytes(T& object) {
@@ -41,15 +40,25 @@ void Findings::add_error(std::string object, std::string_view context, const Err
 
 // ---- Checker ----
 
-Checker::Checker(pmem::Device& device, const Superblock& superblock, const CheckOptions& options, CheckReport& report)
-    : device_(device),
+Checker::Checker(const Superblock& superblock, const CheckOptions& options, CheckReport& report)
+    : device_(superblock.device(DeviceRole::kMain)),
       superblock_(superblock),
       options_(options),
       report_(report),
       findings_(report),
-      image_(device, superblock),
-      owners_(superblock, image_, findings_),
-      trees_(image_, owners_, findings_) {}
+      image_(device_, superblock),
+      owners_(superblock, DeviceRole::kMain, image_, findings_),
+      trees_(image_, owners_, findings_, [this] { note_unread(); }) {
+  if (superblock.device_count() > 1)
+    realtime_owners_ = std::make_unique<BlockOwners>(superblock, DeviceRole::kRealtime, image_, findings_);
+  all_owners_ = {&owners_, realtime_owners_.get()};
+}
+
+std::span<BlockOwners*> Checker::owners() { return std::span(all_owners_).first(superblock_.device_count()); }
+
+void Checker::note_unread() {
+  for (BlockOwners* owners : owners()) owners->note_unread();
+}
 
 void Checker::progress(std::uint64_t done, std::uint64_t total, std::string_view phase) const {
   if (options_.progress) options_.progress(done, total, phase);
@@ -59,9 +68,14 @@ void Checker::run() {
   replay_journal();
   check_journal_headers();
   check_superblock_copies();
-  owners_.load_bitmap();
+  check_member_labels();
+  for (BlockOwners* owners : owners()) owners->load_bitmap();
   report_.blocks_total = superblock_.blocks(DeviceRole::kMain);
   report_.blocks_used = owners_.blocks_used();
+  if (realtime_owners_) {
+    report_.realtime_extents_total = realtime_owners_->blocks();
+    report_.realtime_extents_used = realtime_owners_->blocks_used();
+  }
   if (!read_state()) return;  // nothing leads to the rest
   check_windows();
   walk();
@@ -71,23 +85,30 @@ void Checker::run() {
   check_orphan_list();
   check_links();
   check_connected();
-  owners_.check_unowned();
-  if (mark_is_sane_) owners_.check_above_mark(state_.zeroed_upto[0]);
-  if (owners_.has_conflicts()) {
+  bool conflicts = false;
+  for (std::size_t device = 0; device < owners().size(); ++device) {
+    BlockOwners& owners = *all_owners_[device];
+    owners.check_unowned();
+    if (mark_is_sane_[device]) owners.check_above_mark(state_.zeroed_upto[device] / owners.unit_blocks());
+    conflicts = conflicts || owners.has_conflicts();
+  }
+  if (conflicts) {
     findings_.set_muted(true);
-    owners_.begin_naming();
+    for (BlockOwners* owners : owners()) owners->begin_naming();
     walk();
     findings_.set_muted(false);
-    owners_.report_conflicts();
+    for (BlockOwners* owners : owners()) owners->report_conflicts();
   }
-  if (!options_.zeros || !mark_is_sane_) return;
-  std::vector<BlockOwners::Run> windows;
-  for (const media::WindowSlot& slot : state_.windows) {
-    const std::uint64_t start = std::min<std::uint64_t>(slot.start_block, image_.blocks());
-    const std::uint64_t length = std::min<std::uint64_t>(slot.length_blocks, image_.blocks() - start);
-    if (length != 0 && !report_.was_clean) windows.push_back({start, start + length});
+  if (!options_.zeros) return;
+  for (std::size_t device = 0; device < owners().size(); ++device) {
+    BlockOwners& owners = *all_owners_[device];
+    const std::uint64_t unit = owners.unit_blocks();
+    std::vector<BlockOwners::Run> windows;
+    for (const media::WindowSlot& slot : state_.windows)
+      if (!report_.was_clean && slot.length_blocks != 0 && slot.device == device && window_is_sane(slot))
+        windows.push_back({slot.start_block / unit, (slot.start_block + slot.length_blocks) / unit});
+    if (mark_is_sane_[device]) owners.check_zeros(state_.zeroed_upto[device] / unit, windows, options_);
   }
-  owners_.check_zeros(state_.zeroed_upto[0], windows, options_);
 }
 
 // Everything that claims blocks, always in the same order.
@@ -196,6 +217,23 @@ void Checker::check_superblock_copies() {
   }
 }
 
+// The labels of the realtime device: written once, so both are whole and alike.
+void Checker::check_member_labels() {
+  if (superblock_.device_count() < 2) return;
+  pmem::Device& device = superblock_.device(DeviceRole::kRealtime);
+  const auto good = Superblock::read_label(device);  // one of them was, or there would be no check
+  for (std::size_t i = 0; i < media::kSuperblockOffsets.size(); ++i) {
+    const std::string name = "realtime label copy " + std::to_string(i + 1);
+    media::MemberLabel copy;
+    Status status = device.load(media::kSuperblockOffsets[i], writable_bytes(copy));
+    if (status) status = media::verify_member_label(copy);
+    if (!status)
+      findings_.add_error(name, {}, status.error());
+    else if (good && std::memcmp(&copy, &*good, sizeof copy) != 0)
+      findings_.add(name, "differs from the copy that counts");
+  }
+}
+
 // ---- state block ----
 
 bool Checker::read_state() {
@@ -210,24 +248,39 @@ bool Checker::read_state() {
   }
   std::memcpy(&state_, bytes.data(), sizeof state_);
   if (state_.header.owner != 0) findings_.add("state block", "header: owner is not 0", offset);
-  const std::uint64_t mark = state_.zeroed_upto[0];
-  mark_is_sane_ = mark >= superblock_.entry(DeviceRole::kMain).data_start && mark <= image_.blocks();
-  if (!mark_is_sane_)
-    findings_.add("state block", "zeroed_upto is " + std::to_string(mark) + ", outside the data area", offset);
-  if (state_.zeroed_upto[1] != 0)
+  for (std::size_t device = 0; device < owners().size(); ++device) {
+    const BlockOwners& space = *all_owners_[device];
+    const std::uint64_t mark = state_.zeroed_upto[device];
+    mark_is_sane_[device] = mark % space.unit_blocks() == 0 && mark / space.unit_blocks() >= space.data_start() &&
+                            mark / space.unit_blocks() <= space.blocks();
+    if (!mark_is_sane_[device])
+      findings_.add("state block",
+                    "zeroed_upto" + std::string(device == 0 ? "" : " of the realtime device") + " is " +
+                        std::to_string(mark) + ", outside the data area",
+                    offset);
+  }
+  if (superblock_.device_count() < 2 && state_.zeroed_upto[1] != 0)
     findings_.add("state block", "zeroed_upto of a device that is no member is set", offset);
   return true;
 }
 
+bool Checker::window_is_sane(const media::WindowSlot& slot) const {
+  if (slot.device >= superblock_.device_count()) return false;
+  const auto role = static_cast<DeviceRole>(slot.device);
+  const std::uint64_t unit = superblock_.unit_blocks(role);
+  const std::uint64_t chunk = std::max(superblock_.chunk_blocks(), unit);
+  const std::uint64_t lowest = superblock_.entry(role).data_start / chunk * chunk;
+  const std::uint64_t blocks = superblock_.blocks(role);
+  const std::uint64_t start = slot.start_block;
+  return start >= lowest && start < blocks && slot.length_blocks <= blocks - start && start % unit == 0 &&
+         slot.length_blocks % unit == 0;
+}
+
 void Checker::check_windows() {
-  const std::uint64_t chunk = superblock_.chunk_blocks();
-  const std::uint64_t lowest = superblock_.entry(DeviceRole::kMain).data_start / chunk * chunk;
   const std::uint64_t offset = superblock_.media().state_block * image_.block_size();
   for (std::size_t i = 0; i < state_.windows.size(); ++i) {
     const media::WindowSlot& slot = state_.windows[i];
-    if (slot.length_blocks == 0) continue;
-    const std::uint64_t start = slot.start_block;
-    if (slot.device != 0 || start < lowest || start >= image_.blocks() || slot.length_blocks > image_.blocks() - start)
+    if (slot.length_blocks != 0 && !window_is_sane(slot))
       findings_.add("state block", "window " + std::to_string(i) + " lies outside the device", offset);
   }
 }
@@ -236,13 +289,16 @@ void Checker::check_reclaim() {
   const auto visit = [this](std::uint64_t key, std::span<const std::byte> bytes) {
     media::ReclaimRecord record;
     std::memcpy(&record, bytes.data(), sizeof record);
-    const std::uint64_t block = key & kBlockInKey;
+    const std::uint64_t block = media::number_of_key(key);
     const auto bad = [&](const char* what) {
       findings_.add("reclaim tree", "entry of block " + std::to_string(block) + ": " + what);
     };
-    if (key != block) return bad("of a device that is no member");
+    const std::size_t device = media::device_of_key(key);
+    if (device >= superblock_.device_count()) return bad("of a device that is no member");
     if (record.kind > static_cast<std::uint8_t>(media::ReclaimKind::kMetadata)) bad("unknown kind");
-    owners_.claim(block, record.length_blocks, {Owner::Kind::kReclaimEntry});
+    if (device != 0 && record.kind != static_cast<std::uint8_t>(media::ReclaimKind::kData))
+      bad("metadata on a device that holds none");
+    all_owners_[device]->claim(block, record.length_blocks, {Owner::Kind::kReclaimEntry});
   };
   trees_.read(state_.reclaim, media::TreeKind::kReclaim, {Owner::Kind::kReclaimTree}, visit);
 }
@@ -256,10 +312,10 @@ void Checker::check_bad_blocks() {
 
 }  // namespace checker
 
-Result<CheckReport> check_volume(pmem::Device& main, const CheckOptions& options) {
-  PLUMB_ASSIGN(const Superblock superblock, Superblock::read(main));
+Result<CheckReport> check_volume(const Members& members, const CheckOptions& options) {
+  PLUMB_ASSIGN(const Superblock superblock, Superblock::read(members));
   CheckReport report;
-  checker::Checker(main, superblock, options, report).run();
+  checker::Checker(superblock, options, report).run();
   return report;
 }
 

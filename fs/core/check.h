@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fs/core/superblock.h"
 #include "pmem/device.h"
 #include "pmem/result.h"
 
@@ -34,7 +35,7 @@ struct CheckOptions {
 };
 
 struct Problem {
-  std::string object;  // "inode 17", "bitmap block 0", "blocks 300..310", "superblock copy 2"
+  std::string object;  // "inode 17", "bitmap block 0", "realtime extents 3..5", "superblock copy 2"
   std::string what;    // one clause
   std::uint64_t offset_bytes = Error::kNoOffset;  // on the main device, where there is one place to look at
   bool checksum = false;                          // the checksum is wrong, rather than what it covers
@@ -46,13 +47,14 @@ struct CheckReport {
   std::uint64_t problems_total = 0;
   std::uint64_t inodes = 0, directories = 0, files = 0;  // in use; files: regular ones
   std::uint64_t blocks_used = 0, blocks_total = 0;       // of the main device, by its bitmap
+  std::uint64_t realtime_extents_used = 0, realtime_extents_total = 0;
   std::uint64_t journal_records = 0;                     // replayed
   bool was_clean = true;                                 // unmounted, nothing to replay
 };
 
-/// Checks the volume on `main`; never writes to it. An error only when nothing can be checked: no valid superblock,
+/// Checks the volume on its members; never writes to them. An error only when nothing can be checked: no valid superblock,
 /// features of a later version, a member that is missing, or a device that cannot be read at all. Everything else is a
 /// Problem.
-[[nodiscard]] Result<CheckReport> check_volume(pmem::Device& main, const CheckOptions& options);
+[[nodiscard]] Result<CheckReport> check_volume(const Members& members, const CheckOptions& options);
 
 }  // namespace plumb

@@ -42,9 +42,10 @@ std::string inode_name(std::uint64_t number) {
   return "inode " + std::to_string(number);
 }
 
-std::string blocks_name(std::uint64_t start, std::uint64_t end) {
-  if (end - start == 1) return "block " + std::to_string(start);
-  return "blocks " + std::to_string(start) + ".." + std::to_string(end - 1);
+std::string blocks_name(DeviceRole role, std::uint64_t start, std::uint64_t end) {
+  const std::string one = role == DeviceRole::kMain ? "block" : "realtime extent";
+  if (end - start == 1) return one + " " + std::to_string(start);
+  return one + "s " + std::to_string(start) + ".." + std::to_string(end - 1);
 }
 
 std::string Owner::object() const {
@@ -93,33 +94,38 @@ std::string Owner::text() const {
 
 // ---- BlockOwners ----
 
-BlockOwners::BlockOwners(const Superblock& superblock, const Image& image, Findings& findings)
+BlockOwners::BlockOwners(const Superblock& superblock, DeviceRole role, const Image& image, Findings& findings)
     : superblock_(superblock),
+      role_(role),
       image_(image),
       findings_(findings),
-      blocks_(superblock.blocks(DeviceRole::kMain)),
-      data_start_(superblock.entry(DeviceRole::kMain).data_start),
+      unit_(superblock.unit_blocks(role)),
+      blocks_(superblock.blocks(role) / unit_),
+      data_start_(superblock.entry(role).data_start / unit_),
       bits_((blocks_ + 63) / 64),
       claimed_(bits_.size()) {}
 
 void BlockOwners::load_bitmap() {
-  const media::DeviceEntry& entry = superblock_.entry(DeviceRole::kMain);
+  const media::DeviceEntry& entry = superblock_.entry(role_);
   const std::uint64_t per_block = superblock_.bits_per_bitmap_block();  // a multiple of 64
   std::vector<std::byte> bytes(image_.block_size());
   for (std::uint64_t i = 0; i < entry.bitmap_blocks; ++i) {
     const std::uint64_t block = entry.bitmap_start + i;
-    const std::string name = "bitmap block " + std::to_string(i);
+    const std::string object =
+        (role_ == DeviceRole::kMain ? "bitmap block " : "realtime bitmap block ") + std::to_string(i);
+    const std::uint64_t offset = block * image_.block_size();
     const Run covers{i * per_block, std::min(blocks_, (i + 1) * per_block)};
     Status status = image_.load(block, bytes);
     if (status) status = media::verify_block(bytes, media::BlockMagic::kBitmap, block);
     if (!status) {
-      findings_.add_error(name, {}, status.error(), offset_of(block));
+      findings_.add_error(object, {}, status.error(), offset);
       unknown_.push_back(covers);
       continue;
     }
     media::BlockHeader header;
     std::memcpy(&header, bytes.data(), sizeof header);
-    if (header.owner != i) findings_.add(name, "header: owner is not its index", offset_of(block));
+    if (header.owner != media::device_key(index_of(role_), i))
+      findings_.add(object, "header: owner is not its index", offset);
     bool beyond = false;
     for (std::uint64_t at = sizeof header; at < bytes.size(); at += sizeof(std::uint64_t)) {
       media::Le64 word;
@@ -131,13 +137,13 @@ void BlockOwners::load_bitmap() {
       if (inside != 0) bits_[first / 64] = word & inside;
       blocks_used_ += static_cast<std::uint64_t>(std::popcount(word & inside));
     }
-    if (beyond) findings_.add(name, "bits beyond the end of the device are set", offset_of(block));
+    if (beyond) findings_.add(object, "bits beyond the end of the device are set", offset);
   }
   for_runs(
       0, data_start_, [this](std::uint64_t i) { return ~bits_[i]; },
       [this](std::uint64_t start, std::uint64_t end) {
         if (is_known({start, end}))
-          findings_.add(blocks_name(start, end), "free in the bitmap, but below the data area");
+          findings_.add(name(start, end), "free in the bitmap, but below the data area");
       });
   mark_claimed({0, data_start_});
 }
@@ -164,8 +170,15 @@ void BlockOwners::mark_claimed(Run run) {
 }
 
 bool BlockOwners::claim(std::uint64_t start, std::uint64_t length, Owner owner) {
-  if (length == 0 || start < data_start_ || start >= blocks_ || length > blocks_ - start) {
+  if (start % unit_ != 0 || length % unit_ != 0) {
     findings_.add(owner.object(), owner.part() + "block " + std::to_string(start) + ", " + std::to_string(length) +
+                                      " long, is no whole number of realtime extents");
+    return false;
+  }
+  start /= unit_;
+  length /= unit_;
+  if (length == 0 || start < data_start_ || start >= blocks_ || length > blocks_ - start) {
+    findings_.add(owner.object(), owner.part() + name(start, start + 1) + ", " + std::to_string(length) +
                                       " long, does not lie in the data area");
     return false;
   }
@@ -185,7 +198,7 @@ bool BlockOwners::claim(std::uint64_t start, std::uint64_t length, Owner owner) 
         run.start, run.end, [this](std::uint64_t i) { return ~bits_[i]; },
         [&](std::uint64_t from, std::uint64_t end) {
           if (is_known({from, end}))
-            findings_.add(blocks_name(from, end), "free in the bitmap, but owned by " + owner.text(), offset_of(from));
+            findings_.add(name(from, end), "free in the bitmap, but owned by " + owner.text(), offset_of(from));
         });
   }
   const bool conflict = any_claimed(run);
@@ -224,7 +237,7 @@ void BlockOwners::name_conflicts(Run run, Owner owner) {
 void BlockOwners::report_conflicts() {
   for (const Conflict& conflict : conflicts_) {
     const std::string owners = conflict.first.text() + " and by " + conflict.second.text();
-    findings_.add(blocks_name(conflict.run.start, conflict.run.end), "owned twice: by " + owners,
+    findings_.add(name(conflict.run.start, conflict.run.end), "owned twice: by " + owners,
                   offset_of(conflict.run.start));
   }
 }
@@ -238,18 +251,18 @@ void BlockOwners::check_unowned() {
         unowned += end - start;
         // What a damaged node or inode owned would be listed here, block for block.
         if (!unread_ && !hopeless_)
-          findings_.add(blocks_name(start, end), "allocated in the bitmap, but owned by nobody", offset_of(start));
+          findings_.add(name(start, end), "allocated in the bitmap, but owned by nobody", offset_of(start));
       });
   if (unowned != 0 && (unread_ || hopeless_))
-    findings_.add("bitmap", std::to_string(unowned) +
-                                " allocated blocks have no owner that can be read; damaged metadata may own them");
+    findings_.add(role_ == DeviceRole::kMain ? "bitmap" : "realtime bitmap",
+                  std::to_string(unowned) + " allocated blocks have no owner that can be read; damaged metadata may own them");
 }
 
 void BlockOwners::check_above_mark(std::uint64_t zeroed_upto) {
   for_runs(
       std::max(zeroed_upto, data_start_), blocks_, [this](std::uint64_t i) { return bits_[i]; },
       [this](std::uint64_t start, std::uint64_t end) {
-        findings_.add(blocks_name(start, end), "allocated, but above the zeroed mark", offset_of(start));
+        findings_.add(name(start, end), "allocated, but above the zeroed mark", offset_of(start));
       });
 }
 
@@ -258,14 +271,14 @@ void BlockOwners::check_above_mark(std::uint64_t zeroed_upto) {
 void BlockOwners::check_zeros(std::uint64_t zeroed_upto, std::span<const Run> exempt, const CheckOptions& options) {
   for (const Run& run : unknown_) mark_claimed(run);
   for (const Run& run : exempt) mark_claimed(run);
-  image_.for_overlaid([this, zeroed_upto](std::uint64_t block, std::span<const std::byte> bytes) {
+  if (role_ == DeviceRole::kMain) image_.for_overlaid([this, zeroed_upto](std::uint64_t block, std::span<const std::byte> bytes) {
     const bool free = ((bits_[block / 64] | claimed_[block / 64]) >> (block % 64) & 1) == 0;
     const bool zero = std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
     if (free && !zero && block < zeroed_upto)
-      findings_.add(blocks_name(block, block + 1), "free, but the journal stores into it", offset_of(block));
+      findings_.add(name(block, block + 1), "free, but the journal stores into it", offset_of(block));
     mark_claimed({block, block + 1});
   });
-  const std::uint64_t piece = std::max<std::uint64_t>(1, kZeroPieceBytes / image_.block_size());
+  const std::uint64_t piece = std::max<std::uint64_t>(1, kZeroPieceBytes / superblock_.unit_bytes(role_));
   const std::uint64_t limit = std::min(zeroed_upto, blocks_);
   std::vector<Run> found;
   for_runs(
@@ -277,19 +290,20 @@ void BlockOwners::check_zeros(std::uint64_t zeroed_upto, std::span<const Run> ex
         }
       });
   for (const Run& run : found)
-    findings_.add(blocks_name(run.start, run.end), "free, but not zero", offset_of(run.start));
+    findings_.add(name(run.start, run.end), "free, but not zero", offset_of(run.start));
 }
 
 // By halves: usually there is none.
 void BlockOwners::find_nonzero(Run run, std::vector<Run>& found) {
-  const Result<bool> zero = image_.is_zero_on_device(run.start, run.end);
+  const Result<bool> zero = superblock_.device(role_).is_zero(run.start * superblock_.unit_bytes(role_),
+                                                               (run.end - run.start) * superblock_.unit_bytes(role_));
   if (zero && *zero) return;
   if (run.end - run.start > 1) {
     const std::uint64_t middle = run.start + (run.end - run.start) / 2;
     find_nonzero({run.start, middle}, found);
     find_nonzero({middle, run.end}, found);
   } else if (!zero) {
-    findings_.add_error(blocks_name(run.start, run.end), "free, and cannot be read: ", zero.error(),
+    findings_.add_error(name(run.start, run.end), "free, and cannot be read: ", zero.error(),
                         offset_of(run.start));
   } else if (!found.empty() && found.back().end == run.start) {
     found.back().end = run.end;

@@ -13,6 +13,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,8 +52,8 @@ struct Owner {
 };
 
 [[nodiscard]] std::string inode_name(std::uint64_t number);
-/// "block 7", "blocks 7..9"; `end` is the first one behind.
-[[nodiscard]] std::string blocks_name(std::uint64_t start, std::uint64_t end);
+/// "block 7", "realtime extents 7..9"; `end` is the first one behind.
+[[nodiscard]] std::string blocks_name(DeviceRole role, std::uint64_t start, std::uint64_t end);
 
 class Findings {
  public:
@@ -77,10 +78,6 @@ class Image {
   /// What replay of the journal would store.
   [[nodiscard]] Status overlay(std::uint64_t home_offset_bytes, std::span<const std::byte> bytes);
   [[nodiscard]] Status load(std::uint64_t block, std::span<std::byte> out) const;
-  /// Of the device, below the overlay.
-  [[nodiscard]] Result<bool> is_zero_on_device(std::uint64_t start, std::uint64_t end) const {
-    return device_.is_zero(start * block_size_, (end - start) * block_size_);
-  }
   /// Calls `visit` for each block that replay changes.
   void for_overlaid(absl::FunctionRef<void(std::uint64_t block, std::span<const std::byte> bytes)> visit) const;
 
@@ -94,18 +91,23 @@ class Image {
   absl::flat_hash_map<std::uint64_t, std::unique_ptr<std::byte[]>> overlay_;
 };
 
+/// Of one device. "Block" is its unit of allocation here: a block of the main device, a realtime extent.
 class BlockOwners {
  public:
-  BlockOwners(const Superblock& superblock, const Image& image, Findings& findings);
+  BlockOwners(const Superblock& superblock, DeviceRole role, const Image& image, Findings& findings);
 
   /// Reads and checks the bitmap. Blocks whose part of it is damaged are not judged later.
   void load_bitmap();
   [[nodiscard]] std::uint64_t blocks_used() const { return blocks_used_; }
 
-  /// True if the blocks lie in the data area and had no owner. Otherwise, and if they are free in the bitmap, says so.
+  /// Start and length in blocks of the block size. True if they lie in the data area, are whole units and had no owner.
+  /// Otherwise, and if they are free in the bitmap, says so.
   bool claim(std::uint64_t start, std::uint64_t length, Owner owner);
   /// Some metadata cannot be read: blocks without an owner may be its own.
   void note_unread() { unread_ = true; }
+  [[nodiscard]] std::uint64_t blocks() const { return blocks_; }
+  [[nodiscard]] std::uint64_t data_start() const { return data_start_; }
+  [[nodiscard]] std::uint64_t unit_blocks() const { return unit_; }
 
   /// After the walk: what nobody claimed, and what lies above the zeroed mark.
   void check_unowned();
@@ -136,12 +138,18 @@ class BlockOwners {
   void name_conflicts(Run run, Owner owner);
   void find_nonzero(Run run, std::vector<Run>& found);
   [[nodiscard]] bool is_known(Run run) const;  // no part of its bitmap is damaged
-  [[nodiscard]] std::uint64_t offset_of(std::uint64_t block) const { return block * image_.block_size(); }
+  [[nodiscard]] std::uint64_t offset_of(std::uint64_t block) const {
+    return role_ == DeviceRole::kMain ? block * image_.block_size() : Error::kNoOffset;
+  }
+  [[nodiscard]] std::string name(std::uint64_t start, std::uint64_t end) const {
+    return blocks_name(role_, start, end);
+  }
 
   const Superblock& superblock_;
+  const DeviceRole role_;
   const Image& image_;
   Findings& findings_;
-  const std::uint64_t blocks_, data_start_;
+  const std::uint64_t unit_, blocks_, data_start_;
   std::vector<std::uint64_t> bits_;     // of the bitmap: 1 allocated
   std::vector<std::uint64_t> claimed_;  // 1: has an owner
   std::vector<Run> unknown_;            // parts of the bitmap that are damaged
@@ -156,8 +164,9 @@ class BlockOwners {
 
 class TreeReader {
  public:
-  TreeReader(const Image& image, BlockOwners& owners, Findings& findings)
-      : image_(image), owners_(owners), findings_(findings) {}
+  /// `on_unread` hears of metadata that cannot be read.
+  TreeReader(const Image& image, BlockOwners& owners, Findings& findings, std::function<void()> on_unread)
+      : image_(image), owners_(owners), findings_(findings), on_unread_(std::move(on_unread)) {}
 
   /// Calls `visit` for the records in key order. True if every node was good; then their number was compared too.
   /// `visit` does not read trees.
@@ -190,6 +199,7 @@ class TreeReader {
   const Image& image_;
   BlockOwners& owners_;
   Findings& findings_;
+  const std::function<void()> on_unread_;
   std::array<std::vector<std::byte>, 17> levels_;  // a node of each depth
   std::vector<std::byte> chain_block_;
 };
@@ -209,7 +219,7 @@ class NameRun {
 
 class Checker {
  public:
-  Checker(pmem::Device& device, const Superblock& superblock, const CheckOptions& options, CheckReport& report);
+  Checker(const Superblock& superblock, const CheckOptions& options, CheckReport& report);
   void run();
 
  private:
@@ -240,6 +250,7 @@ class Checker {
   void replay_journal();
   void check_journal_headers();
   void check_superblock_copies();
+  void check_member_labels();
   [[nodiscard]] bool may_be_torn(const media::Superblock& copy, const media::Superblock& good) const;
   [[nodiscard]] bool may_be_torn(const media::JournalHeader& header, const media::JournalHeader& good) const;
   bool read_state();
@@ -272,6 +283,9 @@ class Checker {
   void check_links();
   void check_links_of(std::uint64_t number, const InodeInfo& info, std::uint64_t& unnamed);
   void check_connected();
+  [[nodiscard]] bool window_is_sane(const media::WindowSlot& slot) const;
+  [[nodiscard]] std::span<BlockOwners*> owners();
+  void note_unread();
   [[nodiscard]] InodeInfo* find_inode(std::uint64_t number);
   [[nodiscard]] std::uint64_t number_of(std::size_t id) const;
 
@@ -281,7 +295,9 @@ class Checker {
   CheckReport& report_;
   Findings findings_;
   Image image_;
-  BlockOwners owners_;
+  BlockOwners owners_;                            // of the main device
+  std::unique_ptr<BlockOwners> realtime_owners_;  // null without a realtime device
+  std::array<BlockOwners*, media::kMaxDevices> all_owners_{};
   TreeReader trees_;
 
   media::State state_{};
@@ -293,7 +309,7 @@ class Checker {
   NameRun names_;
   std::uint64_t used_ = 0, used_directories_ = 0, used_files_ = 0;
   std::uint64_t inode_offset_ = 0;  // of the inode being checked
-  bool mark_is_sane_ = true;        // zeroed_upto
+  std::array<bool, media::kMaxDevices> mark_is_sane_{};  // zeroed_upto
   bool table_complete_ = true;      // every inode is known
   bool names_complete_ = true;      // every name is known
 };

@@ -38,7 +38,7 @@ void Checker::read_inode_table() {
     if (index > kMostIndex) {
       findings_.add("inode table", "index " + std::to_string(index) + " out of range");
       table_complete_ = false;
-      owners_.note_unread();
+      note_unread();
       return;
     }
     inode_blocks_.push_back({index, block});
@@ -70,7 +70,7 @@ void Checker::read_slots(const InodeBlock& where, std::size_t first_id) {
   if (!readable) {
     for (std::size_t slot = 0; slot < per_block; ++slot) inodes_[first_id + slot].type = kDamaged;
     table_complete_ = names_complete_ = false;
-    owners_.note_unread();
+    note_unread();
     return;
   }
   std::size_t used = 0;
@@ -90,7 +90,7 @@ void Checker::read_slots(const InodeBlock& where, std::size_t first_id) {
       findings_.add_error(inode_name(number), {}, status.error(), inode_offset_);
       inodes_[first_id + slot].type = kDamaged;
       names_complete_ = false;
-      owners_.note_unread();
+      note_unread();
       continue;
     }
     read_inode(inodes_[first_id + slot], inode);
@@ -125,6 +125,10 @@ void Checker::read_inode(InodeInfo& info, const media::Inode& inode) {
 void Checker::check_common(const media::Inode& inode) {
   if ((inode.mode & ~std::uint32_t{S_IFMT | 07777}) != 0) bad_inode(inode, "mode has bits that mean nothing");
   if ((inode.flags & ~kInodeUserFlags) != 0) bad_inode(inode, "flags has unknown bits");
+  if ((inode.flags & (kInodeRealtime | kInodeRtInherit)) != 0 && superblock_.device_count() < 2)
+    bad_inode(inode, "flags name the realtime device, but there is none");
+  if ((inode.flags & kInodeRealtime) != 0 && !S_ISREG(inode.mode))
+    bad_inode(inode, "flags has the realtime bit, but it is no regular file");
   for (const std::uint32_t ns :
        {inode.atime_ns.get(), inode.mtime_ns.get(), inode.ctime_ns.get(), inode.btime_ns.get()})
     if (ns >= 1'000'000'000) bad_inode(inode, "nanoseconds of a time are not below 10^9");
@@ -190,7 +194,9 @@ void Checker::check_extent(const media::Inode& inode, std::uint64_t file_block, 
   if (record.flags != 0) bad_inode(inode, name + "flags are not 0");
   sum.end = std::max(sum.end, file_block + length);
   sum.blocks += length;
-  owners_.claim(record.device_block, length, {Owner::Kind::kData, inode.number});
+  BlockOwners& owners = *all_owners_[index_of(superblock_.data_role(inode.flags))];
+  if (file_block % owners.unit_blocks() != 0) bad_inode(inode, name + "does not begin at a realtime extent of the file");
+  owners.claim(record.device_block, length, {Owner::Kind::kData, inode.number});
 }
 
 void Checker::check_symlink(const media::Inode& inode) {

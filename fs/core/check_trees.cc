@@ -85,7 +85,7 @@ bool TreeReader::read(const media::TreeRoot& root, media::TreeKind kind, Owner o
   Walk walk{kind, owner, visit};
   if (root.block != 0) {
     read_node(walk, {root.block, 0, kAboveRoot, 0, ~std::uint64_t{0}});
-    if (!walk.complete) owners_.note_unread();
+    if (!walk.complete) on_unread_();
   }
   if (walk.complete && walk.nodes != root.nodes)
     findings_.add(owner.object(), owner.part() + "has " + std::to_string(walk.nodes) + " nodes, its root says " +
@@ -162,7 +162,7 @@ bool TreeReader::read_chain(std::uint64_t first_block, std::uint64_t length_byte
   const std::uint64_t room = image_.block_size() - sizeof(media::ValueHeader);
   const auto bad = [&](std::uint64_t block, const std::string& what) {
     findings_.add(owner.object(), owner.part() + what, block * image_.block_size());
-    owners_.note_unread();
+    on_unread_();
     return false;
   };
   chain_block_.resize(image_.block_size());
@@ -171,14 +171,14 @@ bool TreeReader::read_chain(std::uint64_t first_block, std::uint64_t length_byte
   for (blocks = 0; block != 0; ++blocks) {
     if (rest == 0) return bad(block, "value chain longer than the value");
     if (!owners_.claim(block, 1, owner)) {
-      owners_.note_unread();
+      on_unread_();
       return false;
     }
     Status status = image_.load(block, chain_block_);
     if (status) status = media::verify_block(chain_block_, media::BlockMagic::kValue, block);
     if (!status) {
       findings_.add_error(owner.object(), owner.part(), status.error(), block * image_.block_size());
-      owners_.note_unread();
+      on_unread_();
       return false;
     }
     media::ValueHeader header;

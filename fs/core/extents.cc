@@ -38,14 +38,16 @@ Status check_extent(const Store& store, const media::Inode& inode, std::uint64_t
   const Superblock& sb = store.superblock();
   const DeviceRole role = sb.data_role(inode.flags);
   const std::uint64_t blocks = sb.blocks(role);
-  const bool sane = extent.length != 0 && file_block >= end_of_previous &&
+  const std::uint64_t unit = sb.unit_blocks(role);
+  const bool whole = file_block % unit == 0 && extent.length % unit == 0 && extent.device_block % unit == 0;
+  const bool sane = whole && extent.length != 0 && file_block >= end_of_previous &&
                     file_block <= kMaxFileSize / sb.block_size() &&
                     extent.length <= kMaxFileSize / sb.block_size() + 1 - file_block &&
                     extent.device_block >= sb.entry(role).data_start && extent.device_block < blocks &&
                     extent.length <= blocks - extent.device_block;
   if (sane) return {};
   return fail(EUCLEAN, "inode " + std::to_string(inode.number) + ": extent at file block " +
-                           std::to_string(file_block) + " overlaps or lies outside the device");
+                           std::to_string(file_block) + " overlaps, is not whole, or lies outside the device");
 }
 
 }  // namespace
@@ -117,6 +119,7 @@ Status insert_extent(Transaction& t, media::Inode& next, ExtentMap& extents, Fil
 
 Result<bool> remove_extents(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock from, FileBlock to,
                             std::size_t most) {
+  const DeviceRole role = t.store().superblock().data_role(next.flags);
   for (std::size_t done = 0;; ++done) {
     auto it = extents.lower_bound(to.value);
     if (it == extents.begin()) return true;
@@ -141,7 +144,7 @@ Result<bool> remove_extents(Transaction& t, media::Inode& next, ExtentMap& exten
       PLUMB_TRY(put(t, next, cut_to, rest));
     }
     next.blocks = next.blocks - (cut_to - cut_from);
-    PLUMB_TRY(t.free_data({BlockNumber(extent.device_block + (cut_from - start)), cut_to - cut_from}));
+    PLUMB_TRY(t.free_data(role, {BlockNumber(extent.device_block + (cut_from - start)), cut_to - cut_from}));
   }
 }
 

@@ -22,8 +22,8 @@ inline void forget_extents(Inode& inode) {
 [[nodiscard]] Status insert_extent(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock file_block,
                                    BlockRange blocks);
 
-/// Takes out what lies in [from, to), from the end backwards, at most `most` extents, and queues the blocks for reclaim.
-/// True when nothing is left in the range.
+/// Takes out what lies in [from, to), from the end backwards, at most `most` extents, and queues the blocks for reclaim on
+/// their device. The range is whole units of that device. True when nothing is left in it.
 [[nodiscard]] Result<bool> remove_extents(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock from,
                                           FileBlock to, std::size_t most);
 

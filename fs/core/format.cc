@@ -34,7 +34,41 @@ std::uint64_t journal_size(std::uint64_t device_bytes, std::uint64_t block_size,
   return round_up(asked == 0 ? usual : std::max(asked, least), media::kPageBytes) + media::kJournalRingOffset;
 }
 
-Result<media::Superblock> lay_out(const pmem::Device& device, const FormatOptions& options) {
+// The entry of the realtime device but for its bitmap's place.
+Status lay_out_realtime(const pmem::Device& device, const FormatOptions& options, media::Superblock& sb) {
+  const std::uint64_t block_size = options.block_size_bytes;
+  const std::uint64_t unit = options.realtime_extent_bytes;
+  const std::string& path = device.info().path;
+  if (!media::valid_realtime_extent(unit, block_size))
+    return fail(EINVAL, "realtime extent size " + std::to_string(unit) + ": must be a power of two from " +
+                            std::to_string(std::max<std::uint64_t>(block_size, media::kMinRealtimeExtent)) + " to " +
+                            std::to_string(media::kMaxRealtimeExtent));
+  media::DeviceEntry& entry = sb.devices[1];
+  const std::uint64_t data_from = round_up(media::kReservedHeadBytes, unit);
+  if (device.size_bytes() < data_from + unit)
+    return fail(EINVAL, path + ": " + std::to_string(device.size_bytes()) +
+                            " bytes are too small for a realtime device with extents of " + std::to_string(unit) +
+                            " bytes; it needs at least " + std::to_string(data_from + unit));
+  const std::uint64_t units = device.size_bytes() / unit;
+  const std::uint64_t bits = (block_size - sizeof(media::BitmapHeader)) * 8;
+  entry.uuid = options.realtime_uuid;
+  PLUMB_TRY(random_if_zero(entry.uuid));
+  entry.size_bytes = units * unit;
+  entry.bitmap_blocks = (units + bits - 1) / bits;
+  entry.data_start = data_from / block_size;
+  entry.extent_bytes = static_cast<std::uint32_t>(unit);
+  entry.role = static_cast<std::uint8_t>(DeviceRole::kRealtime);
+  entry.kind = device.is_memory() ? 0 : 1;
+  entry.is_volatile = device.info().is_volatile ? 1 : 0;
+  sb.device_count = 2;
+  sb.incompat = media::kIncompatRealtime;
+  const std::string hint = path.size() < sb.realtime_path_hint.size() ? path : std::string();
+  std::copy(hint.begin(), hint.end(), sb.realtime_path_hint.begin());
+  return {};
+}
+
+Result<media::Superblock> lay_out(const Members& members, const FormatOptions& options) {
+  const pmem::Device& device = members.main;
   const std::uint64_t block_size = options.block_size_bytes;
   if (!media::valid_block_size(block_size))
     return fail(EINVAL, "block size " + std::to_string(block_size) + ": must be 1024, 2048, 4096, 16384 or 65536");
@@ -74,7 +108,15 @@ Result<media::Superblock> lay_out(const pmem::Device& device, const FormatOption
   main.extent_bytes = static_cast<std::uint32_t>(block_size);
   main.kind = device.is_memory() ? 0 : 1;
   main.is_volatile = device.info().is_volatile ? 1 : 0;
-  sb.journal_start = round_up((main.bitmap_start + main.bitmap_blocks) * block_size, media::kPageBytes);
+  std::uint64_t bitmaps_end = main.bitmap_start + main.bitmap_blocks;
+  if (members.realtime != nullptr) {
+    PLUMB_TRY(lay_out_realtime(*members.realtime, options, sb));
+    sb.devices[1].bitmap_start = bitmaps_end;
+    bitmaps_end += sb.devices[1].bitmap_blocks;
+    if (bitmaps_end >= blocks)
+      return fail(EINVAL, device.info().path + ": too small to hold the bitmap of the realtime device");
+  }
+  sb.journal_start = round_up(bitmaps_end * block_size, media::kPageBytes);
   sb.journal_bytes = journal_size(device.size_bytes(), block_size, options.journal_bytes);
   main.data_start = blocks_for(sb.journal_start + sb.journal_bytes, block_size);
   if (main.data_start + 64 > blocks || (blocks - main.data_start) * block_size < (4u << 20))
@@ -109,18 +151,43 @@ class NewBlock {
   std::uint64_t number_;
 };
 
-Status write_bitmap(pmem::Device& device, const media::Superblock& sb, std::uint64_t used) {
+// The bitmap of a device, with its first `used` units in use.
+Status write_bitmap(pmem::Device& main, const media::Superblock& sb, std::size_t index, std::uint64_t used) {
   const std::uint64_t block_size = sb.block_size_bytes;
   const std::uint64_t bits = (block_size - sizeof(media::BitmapHeader)) * 8;
-  const media::DeviceEntry& main = sb.devices[0];
-  for (std::uint64_t i = 0; i < main.bitmap_blocks; ++i) {
-    NewBlock block(block_size, main.bitmap_start + i, media::BlockMagic::kBitmap, i);
+  const media::DeviceEntry& entry = sb.devices[index];
+  for (std::uint64_t i = 0; i < entry.bitmap_blocks; ++i) {
+    NewBlock block(block_size, entry.bitmap_start + i, media::BlockMagic::kBitmap, media::device_key(index, i));
     auto* map = reinterpret_cast<std::uint8_t*>(block.data()) + sizeof(media::BitmapHeader);
     for (std::uint64_t b = i * bits; b < std::min(used, (i + 1) * bits); ++b)
       map[b % bits / 8] = static_cast<std::uint8_t>(map[b % bits / 8] | 1u << (b % 8));
-    PLUMB_TRY(block.write(device));
+    PLUMB_TRY(block.write(main));
   }
   return {};
+}
+
+// Whose the realtime device is.
+Status write_label(pmem::Device& device, const media::Superblock& sb) {
+  const media::DeviceEntry& entry = sb.devices[1];
+  media::MemberLabel label;
+  std::memset(static_cast<void*>(&label), 0, sizeof label);
+  label.magic = media::kMemberMagic;
+  label.version = media::kFormatVersion;
+  label.filesystem_uuid = sb.uuid;
+  label.uuid = entry.uuid;
+  label.size_bytes = entry.size_bytes;
+  label.extent_bytes = entry.extent_bytes;
+  label.block_size_bytes = sb.block_size_bytes;
+  label.role = entry.role;
+  label.created = sb.created;
+  label.label = sb.label;
+  media::seal_member_label(label);
+  for (const std::uint64_t offset : media::kSuperblockOffsets) {
+    PLUMB_TRY(device.store(offset, std::as_bytes(std::span<const media::MemberLabel, 1>(&label, 1))));
+    PLUMB_TRY(device.flush(offset, sizeof label));
+  }
+  // The label durable before the superblock that asks for it.
+  return device.drain();
 }
 
 Status write_root(pmem::Device& device, const media::Superblock& sb, std::uint64_t inode_block,
@@ -152,15 +219,20 @@ Status write_root(pmem::Device& device, const media::Superblock& sb, std::uint64
 
 }  // namespace
 
-Status Volume::format(pmem::Device& device, const FormatOptions& options) {
-  PLUMB_ASSIGN(media::Superblock sb, lay_out(device, options));
+Status Volume::format(const Members& members, const FormatOptions& options) {
+  PLUMB_ASSIGN(media::Superblock sb, lay_out(members, options));
+  pmem::Device& device = members.main;
   const std::uint64_t block_size = sb.block_size_bytes;
   const media::DeviceEntry& main = sb.devices[0];
   const std::uint64_t blocks = main.size_bytes / block_size;
   // From here on the old file system is gone: durably invalid before anything else is overwritten.
-  PLUMB_TRY(device.zero(0, media::kReservedHeadBytes));
-  PLUMB_TRY(device.flush(0, media::kReservedHeadBytes));
-  PLUMB_TRY(device.drain());
+  for (pmem::Device* member : {&device, members.realtime}) {
+    if (member == nullptr) continue;
+    PLUMB_TRY(member->zero(0, media::kReservedHeadBytes));
+    PLUMB_TRY(member->flush(0, media::kReservedHeadBytes));
+    // Durable on the main device first: a realtime device without a label is a member that is missing, said clearly.
+    PLUMB_TRY(member->drain());
+  }
 
   // The first blocks of the data area are zeroed now, so that a new file system works at once; the rest when first taken.
   const std::uint64_t inode_block = main.data_start;
@@ -181,8 +253,14 @@ Status Volume::format(pmem::Device& device, const FormatOptions& options) {
   fields.inode_table.block = table_leaf;
   fields.inode_table.nodes = 1;
   fields.zeroed_upto[0] = zeroed;
+  if (members.realtime != nullptr) {
+    const media::DeviceEntry& realtime = sb.devices[1];
+    fields.zeroed_upto[1] = options.realtime_is_zero ? realtime.size_bytes / block_size : realtime.data_start.get();
+    PLUMB_TRY(write_bitmap(device, sb, 1, realtime.data_start * block_size / realtime.extent_bytes));
+    PLUMB_TRY(write_label(*members.realtime, sb));
+  }
   PLUMB_TRY(state.write(device));
-  PLUMB_TRY(write_bitmap(device, sb, main.data_start + 2));
+  PLUMB_TRY(write_bitmap(device, sb, 0, main.data_start + 2));
   PLUMB_TRY(write_root(device, sb, inode_block, table_leaf));
   // Epochs of an earlier file system on this device must not come again: start where its records are not.
   std::uint64_t epoch = 0;

@@ -262,7 +262,7 @@ Result<InodeRef> InodeCache::get(InodeNumber number) {
 
 InodeRef InodeCache::add(const media::Inode& media) {
   auto fresh = std::make_unique<Inode>(*this, media);
-  fresh->tail_unknown = false;
+  fresh->tail.clear();
   MutexLock lock(mutex_);
   auto [it, inserted] = map_.try_emplace(media.number, fresh.get());
   if (inserted) (void)fresh.release();
@@ -296,7 +296,7 @@ void InodeCache::release(InodeNumber number, Inode* object) {
       inode->dying_ = true;  // nobody takes it up again: its number is about to be free
       inode->references_.fetch_add(1, std::memory_order_relaxed);
       unlinked = InodeRef(inode);
-    } else if (inode->dirty.empty() || shut_down_) {
+    } else if (inode->is_clean() || shut_down_) {
       map_.erase(it);
       delete inode;
     }

@@ -11,6 +11,8 @@
 // InodeCache: one Inode object for a number while somebody holds a reference or it has dirty ranges.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <bitset>
 #include <cstdint>
@@ -39,6 +41,19 @@ struct Extent {
 };
 using ExtentMap = absl::btree_map<std::uint64_t, Extent>;
 
+/// Bytes beyond the end of a file, in blocks it has, that may not be zero, or not durably so: those in [from, upto). All others
+/// are. Offsets in the file.
+struct UnknownTail {
+  std::uint64_t from = 0;
+  std::uint64_t upto = ~std::uint64_t{0};  // so it is when the inode was read from the medium
+  [[nodiscard]] bool empty() const { return from >= upto; }
+  void clear() { from = upto = 0; }
+  void add(std::uint64_t begin, std::uint64_t end) {
+    if (begin >= end) return;
+    *this = empty() ? UnknownTail{begin, end} : UnknownTail{std::min(from, begin), std::max(upto, end)};
+  }
+};
+
 class Inode {
  public:
   Inode(InodeCache& cache, const media::Inode& from)
@@ -62,13 +77,14 @@ class Inode {
   media::Inode media;
   ExtentMap extents;
   bool extents_loaded = false;
-  // True when bytes of allocated blocks beyond the end of the file may not be zero, or not durably so: an extension zeroes
-  // them first. Unknown (true) after the inode was read from the medium.
-  bool tail_unknown = true;
+  UnknownTail tail;  // an extension zeroes it first
   // end of guarded
 
-  pmem::DirtyRanges dirty{1};  // on the data device: stored, not durable
-  Mutex writeback_mutex;       // one walk of `dirty` at a time; rank: above the journal's force lock, below inode locks
+  /// Stored on a device of the table and not durable. By device, as the realtime flag may change while a walk runs.
+  [[nodiscard]] pmem::DirtyRanges& dirty(DeviceRole role) { return dirty_[index_of(role)]; }
+  [[nodiscard]] bool is_clean() const { return dirty_[0].empty() && dirty_[1].empty(); }
+  [[nodiscard]] std::uint64_t dirty_bytes() const { return dirty_[0].bytes() + dirty_[1].bytes(); }
+  Mutex writeback_mutex;  // one walk of the dirty ranges at a time; rank: above the journal's force lock, below inode locks
   std::atomic<std::uint64_t> last_sequence{0};       // of the last record about this inode
   std::atomic<std::uint64_t> last_data_sequence{0};  // of the last record that fdatasync needs
   std::atomic<std::uint64_t> error_count{0};         // writeback errors so far (errseq)
@@ -79,6 +95,7 @@ class Inode {
   const InodeNumber number_;
   const std::uint64_t generation_;
   InodeCache& cache_;
+  std::array<pmem::DirtyRanges, media::kMaxDevices> dirty_;
   std::atomic<std::uint64_t> references_{0};
   bool dying_ = false;  // queued for deletion; guarded by the cache's mutex
 };

@@ -7,6 +7,7 @@
 //                                                old bytes into its new owner);
 // then it is zeroed durably and freed in the bitmap. A crash at any point leaves it in the queue.
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "fs/core/btree.h"
@@ -26,13 +27,6 @@ constexpr std::size_t kEntriesPerBatch = 256;
 constexpr std::uint64_t kBytesPerBatch = 64u << 20;
 constexpr std::uint64_t kManyPending = 4096;  // nodes of the queue: the deleting thread helps from here on
 
-struct Pending {
-  std::uint64_t key = 0;
-  std::uint64_t length = 0;       // blocks to free now
-  std::uint64_t left = 0;         // blocks of the entry that stay
-  media::ReclaimKind kind = media::ReclaimKind::kData;
-};
-
 }  // namespace
 
 void VolumeImpl::queue_deletion(InodeRef inode) {
@@ -49,7 +43,7 @@ void VolumeImpl::queue_deletion(InodeRef inode) {
 }
 
 Status VolumeImpl::delete_inode(Inode& inode) {
-  (void)inode.dirty.take_snapshot();  // nobody will read it again
+  for (const DeviceRole role : store.roles()) (void)inode.dirty(role).take_snapshot();  // nobody will read it again
   for (bool done = false; !done;) {
     PLUMB_ASSIGN(done, delete_step(inode));
     // Between the steps nothing is locked: a long queue is worked off before it eats the reserve.
@@ -98,7 +92,7 @@ Result<bool> VolumeImpl::delete_step(Inode& inode) {
 
 Status VolumeImpl::finish_truncate(Inode& inode) {
   PLUMB_TRY(load_extents(store, inode));
-  const std::uint64_t first = (inode.media.size_bytes + store.block_size() - 1) / store.block_size();
+  const std::uint64_t first = first_block_beyond(inode.media, inode.media.size_bytes);
   while (true) {
     Transaction t(store, Transaction::Privilege::kMayUseReserve);
     media::Inode next = inode.media;
@@ -121,11 +115,41 @@ Status VolumeImpl::finish_truncate(Inode& inode) {
   }
 }
 
+// Zeroes, durably, each entry on its device. A device that fails does not keep the other's entries from being freed: they
+// leave the batch. The error counts when nothing is left.
+Status VolumeImpl::zero_pending(std::vector<PendingReclaim>& batch) {
+  const std::uint64_t block_size = store.block_size();
+  std::array<Status, media::kMaxDevices> outcome;
+  std::array<bool, media::kMaxDevices> touched{};
+  for (const PendingReclaim& entry : batch) {
+    const std::uint64_t blocks = superblock.blocks(entry.role);
+    if (entry.block < superblock.entry(entry.role).data_start || entry.block >= blocks ||
+        entry.length > blocks - entry.block)
+      return fail(EUCLEAN, "reclaim queue: block " + std::to_string(entry.block) + " outside the data area");
+    Status& status = outcome[index_of(entry.role)];
+    if (!status) continue;
+    touched[index_of(entry.role)] = true;
+    pmem::Device& device = store.device(entry.role);
+    status = device.zero(entry.block * block_size, entry.length * block_size);
+    if (status) status = device.flush_after_nt(entry.block * block_size, entry.length * block_size);
+  }
+  Status first;
+  for (const DeviceRole role : store.roles()) {
+    Status& status = outcome[index_of(role)];
+    // Zeros durable, on every device that has some, before the record that makes the blocks free.
+    if (status && touched[index_of(role)]) status = store.device(role).drain();
+    if (!status && first) first = status;
+  }
+  if (first) return {};
+  std::erase_if(batch, [&](const PendingReclaim& entry) { return !outcome[index_of(entry.role)]; });
+  return batch.empty() ? first : Status{};
+}
+
 Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
   MutexLock one_at_a_time(reclaim_mutex_);
   const std::uint64_t block_size = store.block_size();
   BTree tree(store, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
-  std::vector<Pending> batch;
+  std::vector<PendingReclaim> batch;
   Sequence newest_metadata;
   {
     Transaction t(store);  // for the lock; nothing changes
@@ -135,13 +159,16 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
     PLUMB_TRY(tree.visit(state->reclaim, 0, [&](std::uint64_t key, std::span<const std::byte> bytes_of_record) {
       media::ReclaimRecord record;
       std::memcpy(&record, bytes_of_record.data(), sizeof record);
-      Pending entry{key, record.length_blocks, 0, static_cast<media::ReclaimKind>(record.kind)};
+      const auto role = static_cast<DeviceRole>(media::device_of_key(key));  // checked when the queue was loaded
+      PendingReclaim entry{role, media::number_of_key(key), record.length_blocks, 0,
+                    static_cast<media::ReclaimKind>(record.kind)};
       if (entry.kind == media::ReclaimKind::kMetadata) {
-        const Sequence freed = store.freed_in(BlockNumber(key));
+        const Sequence freed = store.freed_in(BlockNumber(entry.block));
         if (freed > retired && !with_metadata) return true;
         newest_metadata = std::max(newest_metadata, freed);
       }
-      const std::uint64_t room = std::max<std::uint64_t>(1, (kBytesPerBatch - bytes) / block_size);
+      const std::uint64_t unit = superblock.unit_blocks(role);
+      const std::uint64_t room = std::max(unit, (kBytesPerBatch - bytes) / block_size / unit * unit);
       if (entry.length > room) {
         entry.left = entry.length - room;
         entry.length = room;
@@ -157,34 +184,26 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
   // The tail passes the last record about a former metadata block before the block is zeroed.
   if (newest_metadata > store.journal().retired()) PLUMB_TRY(store.checkpoint());
   store.epochs().synchronize();
-  const std::uint64_t blocks = superblock.blocks(DeviceRole::kMain);
-  const std::uint64_t data_start = superblock.entry(DeviceRole::kMain).data_start;
-  for (const Pending& entry : batch) {
-    if (entry.key < data_start || entry.key >= blocks || entry.length > blocks - entry.key)
-      return fail(EUCLEAN, "reclaim queue: block " + std::to_string(entry.key) + " outside the data area");
-    PLUMB_TRY(store.device().zero(entry.key * block_size, entry.length * block_size));
-    PLUMB_TRY(store.device().flush_after_nt(entry.key * block_size, entry.length * block_size));
-  }
-  // Zeros durable before the record that makes the blocks free.
-  PLUMB_TRY(store.device().drain());
+  PLUMB_TRY(zero_pending(batch));
 
   Transaction t(store, Transaction::Privilege::kMayUseReserve);
   PLUMB_ASSIGN(media::State * state, t.modify_state());
-  for (const Pending& entry : batch) {
-    PLUMB_TRY(tree.erase(t, state->reclaim, entry.key));
+  for (const PendingReclaim& entry : batch) {
+    const std::uint64_t key = media::device_key(index_of(entry.role), entry.block);
+    PLUMB_TRY(tree.erase(t, state->reclaim, key));
     if (entry.left != 0) {
       media::ReclaimRecord rest;
       rest.length_blocks = static_cast<std::uint32_t>(entry.left);
       rest.kind = static_cast<std::uint8_t>(entry.kind);
-      PLUMB_TRY(tree.put(t, state->reclaim, entry.key + entry.length, std::as_bytes(std::span(&rest, 1))));
+      PLUMB_TRY(tree.put(t, state->reclaim, key + entry.length, std::as_bytes(std::span(&rest, 1))));
     }
-    PLUMB_TRY(t.set_bitmap({BlockNumber(entry.key), entry.length}, false));
+    PLUMB_TRY(t.set_bitmap(entry.role, {BlockNumber(entry.block), entry.length}, false));
   }
   t.on_commit([this, &batch] {
-    for (const Pending& entry : batch) {
-      if (entry.kind == media::ReclaimKind::kMetadata) store.forget_freed(BlockNumber(entry.key));
-      store.allocator().release({BlockNumber(entry.key), entry.length});
-      store.add_pending(-static_cast<std::int64_t>(entry.length));
+    for (const PendingReclaim& entry : batch) {
+      if (entry.kind == media::ReclaimKind::kMetadata) store.forget_freed(BlockNumber(entry.block));
+      store.release_data(entry.role, {BlockNumber(entry.block), entry.length});
+      store.add_pending(entry.role, -static_cast<std::int64_t>(entry.length));
     }
   });
   PLUMB_TRY(t.commit());
@@ -209,7 +228,7 @@ Status VolumeImpl::run_deletions() {
     }
     if (status.error().code == ENOSPC && ++stuck < 16) {
       // The queue itself needs blocks: move the zeroed mark or work some of it off, and try again.
-      const auto extended = store.extend_zeroed();
+      const auto extended = store.extend_zeroed(DeviceRole::kMain);
       const auto freed = reclaim_batch(true);
       if ((extended && *extended) || (freed && *freed)) {
         MutexLock lock(queue_mutex_);
@@ -232,7 +251,7 @@ Status VolumeImpl::run_reclaim() {
 
 // The deleting thread works off the queue itself when it grows too long for the blocks in reserve.
 void VolumeImpl::throttle_reclaim() {
-  const std::uint64_t limit = std::min<std::uint64_t>(kManyPending, store.allocator().reserve_blocks() / 4);
+  const std::uint64_t limit = std::min<std::uint64_t>(kManyPending, store.allocator(DeviceRole::kMain).reserve_blocks() / 4);
   while (store.reclaim_nodes() > limit) {
     const auto more = reclaim_batch(true);
     if (!more || !*more) return;

@@ -1,6 +1,7 @@
 #include "fs/core/store.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cstring>
 #include <string>
@@ -14,8 +15,28 @@ namespace {
 
 constexpr std::size_t kBufferBytes = 256u << 20;
 constexpr std::uint64_t kZeroStepBytes = 32u << 20;
+constexpr std::uint64_t kWindowBytes = 32u << 20;  // one durable record for so much data
+constexpr std::size_t kMainSlots = 20;             // of the window slots, beside a realtime device
 
 std::uint64_t reserve_of(std::uint64_t blocks) { return std::clamp<std::uint64_t>(blocks / 64, 48, 8192); }
+
+std::unique_ptr<Allocator> make_allocator(const Superblock& superblock, DeviceRole role) {
+  const std::uint64_t unit = superblock.unit_blocks(role);
+  Allocator::Geometry geometry;
+  geometry.blocks = superblock.blocks(role) / unit;
+  geometry.chunk_blocks = std::max<std::uint64_t>(1, superblock.chunk_blocks() / unit);
+  geometry.data_start = superblock.entry(role).data_start / unit;
+  const std::uint64_t chunk_bytes = geometry.chunk_blocks * superblock.unit_bytes(role);
+  geometry.window_chunks = std::max<std::uint64_t>(1, kWindowBytes / chunk_bytes);
+  if (role == DeviceRole::kMain) {
+    geometry.reserve_blocks = reserve_of(geometry.blocks);
+    if (superblock.device_count() > 1) geometry.slots = kMainSlots;
+  } else {
+    geometry.first_slot = kMainSlots;
+    geometry.slots = media::kWindowSlots - kMainSlots;
+  }
+  return std::make_unique<Allocator>(geometry);
+}
 
 bool has_header(BufferType type) { return type != BufferType::kInodes; }
 
@@ -36,9 +57,9 @@ Store::Store(const Superblock& superblock, bool read_only)
       buffers_(superblock.device(DeviceRole::kMain), superblock.block_size(), superblock.blocks(DeviceRole::kMain),
                superblock.media().state_block),
       journal_(superblock.device(DeviceRole::kMain), superblock.media().journal_start, superblock.media().journal_bytes),
-      allocator_(superblock.blocks(DeviceRole::kMain), superblock.chunk_blocks(),
-                 superblock.entry(DeviceRole::kMain).data_start, reserve_of(superblock.blocks(DeviceRole::kMain))),
-      zeros_(std::make_unique<std::byte[]>(kZeroBytes)) {}
+      zeros_(std::make_unique<std::byte[]>(kZeroBytes)) {
+  for (const DeviceRole role : roles()) allocators_[index_of(role)] = make_allocator(superblock_, role);
+}
 
 Result<Journal::Recovery> Store::open() {
   Result<Journal::Recovery> recovery =
@@ -47,21 +68,23 @@ Result<Journal::Recovery> Store::open() {
       })
                  : journal_.recover();
   if (!recovery) return recovery;
-  PLUMB_TRY(load_bitmap());
+  PLUMB_TRY(load_space());
   if (!read_only_) PLUMB_TRY(recover_windows());
   return recovery;
 }
 
-Status Store::load_bitmap() {
-  const media::DeviceEntry& entry = superblock_.entry(DeviceRole::kMain);
-  allocator_.load_used(BlockNumber(0), entry.data_start);  // whatever the bitmap says: this is not for data
+Status Store::load_bitmap(DeviceRole role) {
+  const media::DeviceEntry& entry = superblock_.entry(role);
+  Allocator& space = allocator(role);
+  const std::uint64_t unit = superblock_.unit_blocks(role);
+  space.load_used(BlockNumber(0), entry.data_start / unit);  // whatever the bitmap says: this is not for data
   const std::uint64_t bits = superblock_.bits_per_bitmap_block();
-  const std::uint64_t blocks = superblock_.blocks(DeviceRole::kMain);
+  const std::uint64_t units = superblock_.blocks(role) / unit;
   for (std::uint64_t i = 0; i < entry.bitmap_blocks; ++i) {
     PLUMB_ASSIGN(const BufferRef buffer, buffers_.get(BlockNumber(entry.bitmap_start + i), BufferType::kBitmap));
     const auto* map = reinterpret_cast<const std::uint8_t*>(buffer->bytes.get()) + sizeof(media::BitmapHeader);
     const std::uint64_t first = i * bits;
-    const std::uint64_t count = std::min(bits, blocks - first);
+    const std::uint64_t count = std::min(bits, units - first);
     for (std::uint64_t b = 0; b < count;) {
       if (map[b / 8] == 0 && b % 8 == 0) {
         b += 8;
@@ -73,28 +96,70 @@ Status Store::load_bitmap() {
       }
       std::uint64_t end = b + 1;
       while (end < count && (map[end / 8] >> (end % 8) & 1) != 0) ++end;
-      allocator_.load_used(BlockNumber(first + b), end - b);
+      space.load_used(BlockNumber(first + b), end - b);
       b = end;
     }
   }
   PLUMB_ASSIGN(const BufferRef buffer,
                buffers_.get(BlockNumber(superblock_.media().state_block), BufferType::kState));
   const auto& state = *reinterpret_cast<const media::State*>(buffer->bytes.get());
-  if (state.zeroed_upto[0] < entry.data_start || state.zeroed_upto[0] > blocks)
+  const std::uint64_t mark = state.zeroed_upto[index_of(role)];
+  if (mark < entry.data_start || mark > superblock_.blocks(role) || mark % unit != 0)
     return fail(EUCLEAN, "state: zeroed_upto");
-  allocator_.load_zeroed_upto(state.zeroed_upto[0]);
+  space.load_zeroed_upto(mark / unit);
+  return {};
+}
+
+Status Store::load_space() {
+  for (const DeviceRole role : roles()) PLUMB_TRY(load_bitmap(role));
+  PLUMB_ASSIGN(const BufferRef buffer,
+               buffers_.get(BlockNumber(superblock_.media().state_block), BufferType::kState));
+  const auto& state = *reinterpret_cast<const media::State*>(buffer->bytes.get());
   BTree reclaim(*this, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
   reclaim_nodes_ = state.reclaim.nodes;
-  return reclaim.visit(state.reclaim, 0, [this](std::uint64_t, std::span<const std::byte> record) {
+  Status bad;
+  PLUMB_TRY(reclaim.visit(state.reclaim, 0, [&](std::uint64_t key, std::span<const std::byte> record) {
     media::ReclaimRecord entry_record;
     std::memcpy(&entry_record, record.data(), sizeof entry_record);
-    add_pending(static_cast<std::int64_t>(entry_record.length_blocks.get()));
+    if (media::device_of_key(key) >= superblock_.device_count()) {
+      bad = fail(EUCLEAN, "reclaim queue: an entry of a device that is not there");
+      return false;
+    }
+    add_pending(static_cast<DeviceRole>(media::device_of_key(key)),
+                static_cast<std::int64_t>(entry_record.length_blocks.get()));
     return true;
-  });
+  }));
+  return bad;
 }
 
 // The blocks of a window that no committed extent owns may hold data of an operation that never committed. They are zeroed
-// durably before the windows are forgotten; a crash in between repeats it.
+// durably, on the device of the window, before the windows are forgotten; a crash in between repeats it.
+Result<bool> Store::recover_window(const media::WindowSlot& slot) {
+  if (slot.length_blocks == 0) return false;
+  if (slot.device >= superblock_.device_count()) return fail(EUCLEAN, "state: a window on a device that is not there");
+  const auto role = static_cast<DeviceRole>(slot.device);
+  pmem::Device& target = device(role);
+  const std::uint64_t unit = superblock_.unit_blocks(role);
+  const std::uint64_t blocks = superblock_.blocks(role);
+  const std::uint64_t data_start = superblock_.entry(role).data_start;
+  const std::uint64_t chunk = std::max(superblock_.chunk_blocks(), unit);
+  if (slot.start_block < data_start / chunk * chunk || slot.start_block >= blocks ||
+      slot.length_blocks > blocks - slot.start_block || slot.start_block % unit != 0 || slot.length_blocks % unit != 0)
+    return fail(EUCLEAN, "state: a window lies outside the device");
+  const std::uint64_t end = slot.start_block + slot.length_blocks;
+  const std::uint64_t unit_bytes = superblock_.unit_bytes(role);
+  for (std::uint64_t u = std::max<std::uint64_t>(slot.start_block, data_start) / unit; u < end / unit; ++u) {
+    if (allocator(role).is_used(BlockNumber(u))) continue;
+    const std::uint64_t offset = u * unit_bytes;
+    // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean, and a
+    // flush alone would not write it again.
+    PLUMB_ASSIGN(const bool zero, target.is_zero(offset, unit_bytes));
+    if (!zero || !target.is_memory()) PLUMB_TRY(target.zero(offset, unit_bytes));
+  }
+  PLUMB_TRY(target.flush(slot.start_block * block_size(), slot.length_blocks * std::uint64_t{block_size()}));
+  return true;
+}
+
 Status Store::recover_windows() {
   const media::State state = [&] {
     media::State copy;
@@ -102,30 +167,15 @@ Status Store::recover_windows() {
     std::memcpy(&copy, (*buffer)->bytes.get(), sizeof copy);
     return copy;
   }();
-  const std::uint64_t blocks = superblock_.blocks(DeviceRole::kMain);
-  const std::uint64_t data_start = superblock_.entry(DeviceRole::kMain).data_start;
-  bool any = false;
+  std::array<bool, media::kMaxDevices> touched{};
   for (const media::WindowSlot& slot : state.windows) {
-    if (slot.length_blocks == 0) continue;
-    any = true;
-    if (slot.device != 0 || slot.start_block < data_start / superblock_.chunk_blocks() * superblock_.chunk_blocks() ||
-        slot.start_block >= blocks || slot.length_blocks > blocks - slot.start_block)
-      return fail(EUCLEAN, "state: a window lies outside the device");
-    const std::uint64_t end = slot.start_block + slot.length_blocks;
-    for (std::uint64_t b = std::max<std::uint64_t>(slot.start_block, data_start); b < end; ++b) {
-      if (allocator_.is_used(BlockNumber(b))) continue;
-      const std::uint64_t offset = b * block_size();
-      // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean, and a
-      // flush alone would not write it again.
-      PLUMB_ASSIGN(const bool zero, device().is_zero(offset, block_size()));
-      if (!zero || !device().is_memory()) PLUMB_TRY(device().zero(offset, block_size()));
-    }
-    const std::uint64_t offset = slot.start_block * block_size();
-    PLUMB_TRY(device().flush(offset, slot.length_blocks * std::uint64_t{block_size()}));
+    PLUMB_ASSIGN(const bool any, recover_window(slot));
+    if (any) touched[slot.device] = true;
   }
-  if (!any) return {};
-  // Separates the zeros from the record that forgets where they had to be.
-  PLUMB_TRY(device().drain());
+  if (std::none_of(touched.begin(), touched.end(), [](bool t) { return t; })) return {};
+  // Separates the zeros, on every device that has some, from the record that forgets where they had to be.
+  for (const DeviceRole role : roles())
+    if (touched[index_of(role)]) PLUMB_TRY(device(role).drain());
   Transaction t(*this, Transaction::Privilege::kMayUseReserve);
   PLUMB_ASSIGN(media::State * changed, t.modify_state());
   for (media::WindowSlot& slot : changed->windows) slot = media::WindowSlot{};
@@ -133,36 +183,47 @@ Status Store::recover_windows() {
   return journal_.force(sequence);
 }
 
-Result<Store::WindowOutcome> Store::open_window(const Allocator::DataRequest& request) {
+Result<Store::WindowOutcome> Store::open_window(DeviceRole role, const Allocator::DataRequest& request) {
   Transaction t(*this, Transaction::Privilege::kMayUseReserve);
-  const auto range = allocator_.choose_window(request);
+  const auto range = allocator(role).choose_window(request);
   if (!range) return WindowOutcome::kNoChunk;
-  const auto slot = allocator_.retire_slot();
+  const auto slot = allocator(role).retire_slot();
   if (!slot) return WindowOutcome::kAllBusy;
   PLUMB_ASSIGN(media::State * state, t.modify_state());
   media::WindowSlot& window = state->windows[*slot];
-  window.start_block = range->start.value;
-  window.length_blocks = static_cast<std::uint32_t>(range->length);
-  window.device = 0;
+  const BlockRange blocks = blocks_of(role, *range);
+  window.start_block = blocks.start.value;
+  window.length_blocks = static_cast<std::uint32_t>(blocks.length);
+  window.device = static_cast<std::uint8_t>(role);
   PLUMB_ASSIGN(const Sequence sequence, t.commit());
-  // The window is durable before the first store into it.
+  // The window is durable, on the main device, before the first store into it, on whichever device it is.
   PLUMB_TRY(journal_.force(sequence));
-  allocator_.open_window(*slot, *range, request.size_class);
+  allocator(role).open_window(*slot, *range, request.size_class);
   counters_.windows_opened.fetch_add(1, std::memory_order_relaxed);
   return WindowOutcome::kOpened;
 }
 
-Result<BlockRange> Store::allocate_data(Allocator::DataRequest request, bool may_wait) {
+Result<BlockRange> Store::allocate_data(DeviceRole role, const Allocator::DataRequest& request, bool may_wait) {
+  const std::uint64_t unit = superblock_.unit_blocks(role);
+  Allocator::DataRequest units = request;
+  units.blocks = request.blocks / unit;
+  units.goal = BlockNumber(request.goal.value / unit);
+  units.file_block = request.file_block / unit;
+  PLUMB_ASSIGN(const BlockRange range, allocate_units(role, units, may_wait));
+  return blocks_of(role, range);
+}
+
+Result<BlockRange> Store::allocate_units(DeviceRole role, Allocator::DataRequest request, bool may_wait) {
   while (true) {
-    const Allocator::DataResult result = allocator_.take_data(request);
+    const Allocator::DataResult result = allocator(role).take_data(request);
     if (result.range.length != 0) return result.range;
     if (result.shortage == Allocator::Shortage::kNoSpace) return fail(ENOSPC);
     if (result.shortage == Allocator::Shortage::kNeedZeroed) {
-      PLUMB_ASSIGN(const bool more, extend_zeroed());
+      PLUMB_ASSIGN(const bool more, extend_zeroed(role));
       if (!more) return fail(ENOSPC);
       continue;
     }
-    PLUMB_ASSIGN(const WindowOutcome window, open_window(request));
+    PLUMB_ASSIGN(const WindowOutcome window, open_window(role, request));
     if (window == WindowOutcome::kOpened) continue;
     if (window == WindowOutcome::kAllBusy) {
       // Every window has blocks of operations in flight. Who holds none may wait for one of them to commit.
@@ -172,47 +233,50 @@ Result<BlockRange> Store::allocate_data(Allocator::DataRequest request, bool may
     }
     // No chunk of this kind: whole zeroed chunks first, then anything that is free.
     if (request.size_class == Allocator::Class::kBig) {
-      PLUMB_ASSIGN(const bool more, extend_zeroed());
+      PLUMB_ASSIGN(const bool more, extend_zeroed(role));
       if (!more) request.size_class = Allocator::Class::kSmall;
     } else if (!request.any_window) {
       request.any_window = true;
     } else {
-      PLUMB_ASSIGN(const bool more, extend_zeroed());
+      PLUMB_ASSIGN(const bool more, extend_zeroed(role));
       if (!more) return fail(ENOSPC);
     }
   }
 }
 
-void Store::abandon_data(BlockRange range) {
+void Store::abandon_data(DeviceRole role, BlockRange range) {
+  pmem::Device& target = device(role);
   const std::uint64_t offset = range.start.value * block_size();
   const std::uint64_t length = range.length * block_size();
-  Status status = device().zero(offset, length);
-  if (status) status = device().flush_after_nt(offset, length);
+  Status status = target.zero(offset, length);
+  if (status) status = target.flush_after_nt(offset, length);
   // Zeros durable before anybody can take the blocks, or the window that covers them can go.
-  if (status) status = device().drain();
+  if (status) status = target.drain();
   if (status)
-    allocator_.give_back(range);
+    allocator(role).give_back(units_of(role, range));
   else
     unclean_windows_ = true;  // still in flight, so the window stays, and the next mount zeroes them
 }
 
-Result<bool> Store::extend_zeroed() {
+Result<bool> Store::extend_zeroed(DeviceRole role) {
   MutexLock one_at_a_time(extend_mutex_);
-  const std::uint64_t mark = allocator_.zeroed_upto();
-  const std::uint64_t blocks = allocator_.blocks();
-  if (mark >= blocks) return false;
-  const std::uint64_t end = std::min(blocks, mark + kZeroStepBytes / block_size());
-  const std::uint64_t offset = mark * block_size();
-  const std::uint64_t length = (end - mark) * block_size();
-  PLUMB_TRY(device().zero(offset, length));
-  PLUMB_TRY(device().flush_after_nt(offset, length));
+  pmem::Device& target = device(role);
+  const std::uint64_t unit_bytes = superblock_.unit_bytes(role);
+  const std::uint64_t mark = allocator(role).zeroed_upto();
+  const std::uint64_t units = allocator(role).blocks();
+  if (mark >= units) return false;
+  const std::uint64_t end = std::min(units, mark + std::max<std::uint64_t>(1, kZeroStepBytes / unit_bytes));
+  const std::uint64_t offset = mark * unit_bytes;
+  const std::uint64_t length = (end - mark) * unit_bytes;
+  PLUMB_TRY(target.zero(offset, length));
+  PLUMB_TRY(target.flush_after_nt(offset, length));
   // Zeros durable before the record that says so.
-  PLUMB_TRY(device().drain());
+  PLUMB_TRY(target.drain());
   Transaction t(*this, Transaction::Privilege::kMayUseReserve);
   PLUMB_ASSIGN(media::State * state, t.modify_state());
-  state->zeroed_upto[0] = end;
+  state->zeroed_upto[index_of(role)] = end * superblock_.unit_blocks(role);
   PLUMB_TRY(t.commit());
-  allocator_.advance_zeroed(end);
+  allocator(role).advance_zeroed(end);
   return true;
 }
 
@@ -252,10 +316,11 @@ std::byte* Transaction::modify(const BufferRef& buffer) {
 }
 
 Result<BufferRef> Transaction::allocate(BufferType type, std::uint64_t owner) {
-  const auto block = store_.allocator_.take_metadata(privileged_);
+  Allocator& space = store_.allocator(DeviceRole::kMain);  // metadata lies there only
+  const auto block = space.take_metadata(privileged_);
   if (!block) return fail(ENOSPC);
-  abort_actions_.push_back([this, block = *block] { store_.allocator_.release({block, 1}); });
-  PLUMB_TRY(set_bitmap({*block, 1}, true));
+  abort_actions_.push_back([&space, block = *block] { space.release({block, 1}); });
+  PLUMB_TRY(set_bitmap(DeviceRole::kMain, {*block, 1}, true));
   BufferRef buffer = store_.buffers_.create(*block, type);
   changed_.push_back(buffer);
   if (has_header(type)) {
@@ -279,13 +344,16 @@ Result<media::State*> Transaction::modify_state() {
   return reinterpret_cast<media::State*>(modify(buffer));
 }
 
-Status Transaction::set_bitmap(BlockRange range, bool allocated) {
-  const media::DeviceEntry& entry = store_.superblock_.entry(DeviceRole::kMain);
+Status Transaction::set_bitmap(DeviceRole role, BlockRange range, bool allocated) {
+  const media::DeviceEntry& entry = store_.superblock_.entry(role);
   const std::uint64_t bits = store_.superblock_.bits_per_bitmap_block();
-  const std::uint64_t blocks = store_.superblock_.blocks(DeviceRole::kMain);
-  if (range.start.value < entry.data_start || range.length > blocks || range.start.value > blocks - range.length)
+  const std::uint64_t blocks = store_.superblock_.blocks(role);
+  const std::uint64_t unit = store_.superblock_.unit_blocks(role);
+  if (range.start.value < entry.data_start || range.length > blocks || range.start.value > blocks - range.length ||
+      range.start.value % unit != 0 || range.length % unit != 0)
     return fail(EUCLEAN, "block " + std::to_string(range.start.value) + ": outside the data area");
-  for (std::uint64_t b = range.start.value, end = b + range.length; b < end;) {
+  const BlockRange units = store_.units_of(role, range);
+  for (std::uint64_t b = units.start.value, end = b + units.length; b < end;) {
     PLUMB_ASSIGN(const BufferRef buffer, get(BlockNumber(entry.bitmap_start + b / bits), BufferType::kBitmap));
     auto* map = reinterpret_cast<std::uint8_t*>(modify(buffer)) + sizeof(media::BitmapHeader);
     const std::uint64_t limit = std::min(end, (b / bits + 1) * bits);
@@ -295,7 +363,7 @@ Status Transaction::set_bitmap(BlockRange range, bool allocated) {
       const auto mask = static_cast<std::uint8_t>(((1u << count) - 1) << (bit % 8));
       std::uint8_t& byte = map[bit / 8];
       if ((byte & mask) != (allocated ? 0 : mask))
-        return fail(EUCLEAN, "block " + std::to_string(b) + (allocated ? ": allocated twice" : ": freed twice"));
+        return fail(EUCLEAN, "block " + std::to_string(b * unit) + (allocated ? ": allocated twice" : ": freed twice"));
       byte = static_cast<std::uint8_t>(allocated ? byte | mask : byte & ~mask);
       b += count;
     }
@@ -303,14 +371,15 @@ Status Transaction::set_bitmap(BlockRange range, bool allocated) {
   return {};
 }
 
-Status Transaction::free_data(BlockRange range) {
+Status Transaction::free_data(DeviceRole role, BlockRange range) {
   PLUMB_ASSIGN(media::State * state, modify_state());
   media::ReclaimRecord record;
   record.length_blocks = static_cast<std::uint32_t>(range.length);
   record.kind = static_cast<std::uint8_t>(media::ReclaimKind::kData);
   BTree tree(store_, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
-  PLUMB_TRY(tree.put(*this, state->reclaim, range.start.value, std::as_bytes(std::span(&record, 1))));
-  pending_delta_ += static_cast<std::int64_t>(range.length);
+  PLUMB_TRY(tree.put(*this, state->reclaim, media::device_key(index_of(role), range.start.value),
+                     std::as_bytes(std::span(&record, 1))));
+  pending_delta_[index_of(role)] += static_cast<std::int64_t>(range.length);
   return {};
 }
 
@@ -324,7 +393,7 @@ Status Transaction::queue_freed_metadata() {
   record.kind = static_cast<std::uint8_t>(media::ReclaimKind::kMetadata);
   for (const BlockNumber block : freed_)
     PLUMB_TRY(tree.put(*this, state->reclaim, block.value, std::as_bytes(std::span(&record, 1))));
-  pending_delta_ += static_cast<std::int64_t>(freed_.size());
+  pending_delta_[index_of(DeviceRole::kMain)] += static_cast<std::int64_t>(freed_.size());
   return {};
 }
 
@@ -389,7 +458,7 @@ void Transaction::finish(Sequence sequence) {
     store_.freed_metadata_[block.value] = sequence.value;
   }
   if (!freed_.empty()) store_.freed_metadata_count_.store(store_.freed_metadata_.size(), std::memory_order_relaxed);
-  store_.add_pending(pending_delta_);
+  for (const DeviceRole role : store_.roles()) store_.add_pending(role, pending_delta_[index_of(role)]);
   if (const auto state_now = state()) store_.reclaim_nodes_ = (*state_now)->reclaim.nodes.get();
   for (const auto& action : commit_actions_) action();
 }

@@ -8,10 +8,12 @@
 // Lock order: inode locks, then the transaction lock, then leaves (buffer shards, allocator, journal's own).
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -34,26 +36,31 @@ class Store {
   [[nodiscard]] Result<Journal::Recovery> open();
 
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
-  [[nodiscard]] pmem::Device& device() const { return superblock_.device(DeviceRole::kMain); }
+  [[nodiscard]] pmem::Device& device(DeviceRole role) const { return superblock_.device(role); }
   [[nodiscard]] std::uint32_t block_size() const { return superblock_.block_size(); }
   [[nodiscard]] BufferPool& buffers() { return buffers_; }
   [[nodiscard]] Journal& journal() { return journal_; }
-  [[nodiscard]] Allocator& allocator() { return allocator_; }
+  /// Counts in units of the device (Superblock::unit_blocks): blocks of the main device, realtime extents.
+  [[nodiscard]] Allocator& allocator(DeviceRole role) { return *allocators_[index_of(role)]; }
   [[nodiscard]] Epochs& epochs() { return epochs_; }
   [[nodiscard]] bool read_only() const { return read_only_ || journal_.failed(); }
 
-  /// A run of blocks that data may be stored into now: at least one, at most as many as asked for. ENOSPC. No transaction may
-  /// be open in this thread.
-  /// `may_wait`: the caller holds no blocks in flight; otherwise EAGAIN when every window is busy.
-  [[nodiscard]] Result<BlockRange> allocate_data(Allocator::DataRequest request, bool may_wait);
-  /// Zeroes blocks that were taken but not committed and gives them back.
-  void abandon_data(BlockRange range);
+  /// A run of blocks of a device that data may be stored into now: at least one unit, at most as much as asked for, whole
+  /// units. The request is in blocks; its blocks, goal and file_block are multiples of the unit. ENOSPC. No transaction may be
+  /// open in this thread. `may_wait`: the caller holds no blocks in flight; otherwise EAGAIN when every window is busy.
+  [[nodiscard]] Result<BlockRange> allocate_data(DeviceRole role, const Allocator::DataRequest& request, bool may_wait);
+  /// Zeroes blocks that were taken but not committed, on their device, and gives them back.
+  void abandon_data(DeviceRole role, BlockRange range);
+  /// They are part of a file now.
+  void settle_data(DeviceRole role, BlockRange range) { allocator(role).settle(units_of(role, range)); }
+  /// They are free: the record that says so is committed.
+  void release_data(DeviceRole role, BlockRange range) { allocator(role).release(units_of(role, range)); }
 
   /// Blocks with data nobody owns are left in a window (a failed abandon_data): the windows must stay recorded.
   [[nodiscard]] bool unclean_windows() const { return unclean_windows_.load(); }
 
-  /// Moves the zeroed mark on by a window's worth. False: nothing is left above it.
-  [[nodiscard]] Result<bool> extend_zeroed();
+  /// Moves the zeroed mark of a device on by a window's worth. False: nothing is left above it.
+  [[nodiscard]] Result<bool> extend_zeroed(DeviceRole role);
   /// Empties the ring (for reclaim of former metadata blocks).
   [[nodiscard]] Status checkpoint();
   /// The end of a mount: checkpoint and the clean mark.
@@ -67,10 +74,19 @@ class Store {
     std::atomic<std::uint64_t> transactions{0}, windows_opened{0};
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
-  /// Blocks in the reclaim tree and its nodes: free as far as a user is concerned.
-  [[nodiscard]] std::uint64_t pending_blocks() const { return pending_blocks_.load(std::memory_order_relaxed); }
+  /// Blocks of a device in the reclaim tree, and nodes of that tree: free as far as a user is concerned.
+  [[nodiscard]] std::uint64_t pending_blocks(DeviceRole role) const {
+    return pending_blocks_[index_of(role)].load(std::memory_order_relaxed);
+  }
   [[nodiscard]] std::uint64_t reclaim_nodes() const { return reclaim_nodes_.load(std::memory_order_relaxed); }
-  void add_pending(std::int64_t blocks) { pending_blocks_.fetch_add(static_cast<std::uint64_t>(blocks)); }
+  void add_pending(DeviceRole role, std::int64_t blocks) {
+    pending_blocks_[index_of(role)].fetch_add(static_cast<std::uint64_t>(blocks));
+  }
+  /// Every member, main first.
+  [[nodiscard]] std::span<const DeviceRole> roles() const {
+    static constexpr std::array<DeviceRole, media::kMaxDevices> kRoles{DeviceRole::kMain, DeviceRole::kRealtime};
+    return std::span(kRoles).first(superblock_.device_count());
+  }
   /// Sequence of the record that freed a former metadata block; 0 if that was in an earlier mount. Under the transaction lock.
   [[nodiscard]] Sequence freed_in(BlockNumber block) const;
   void forget_freed(BlockNumber block) {
@@ -83,23 +99,34 @@ class Store {
 
  private:
   friend class Transaction;
-  [[nodiscard]] Status load_bitmap();
+  [[nodiscard]] Status load_space();
+  [[nodiscard]] Status load_bitmap(DeviceRole role);
   [[nodiscard]] Status recover_windows();
+  [[nodiscard]] Result<bool> recover_window(const media::WindowSlot& slot);
   enum class WindowOutcome : std::uint8_t { kOpened, kNoChunk, kAllBusy };
-  [[nodiscard]] Result<WindowOutcome> open_window(const Allocator::DataRequest& request);
+  [[nodiscard]] Result<WindowOutcome> open_window(DeviceRole role, const Allocator::DataRequest& request);
+  [[nodiscard]] Result<BlockRange> allocate_units(DeviceRole role, Allocator::DataRequest request, bool may_wait);
+  [[nodiscard]] BlockRange units_of(DeviceRole role, BlockRange range) const {
+    const std::uint64_t unit = superblock_.unit_blocks(role);
+    return {BlockNumber(range.start.value / unit), range.length / unit};
+  }
+  [[nodiscard]] BlockRange blocks_of(DeviceRole role, BlockRange units) const {
+    const std::uint64_t unit = superblock_.unit_blocks(role);
+    return {BlockNumber(units.start.value * unit), units.length * unit};
+  }
 
   const Superblock superblock_;
   const bool read_only_;
   BufferPool buffers_;
   Journal journal_;
-  Allocator allocator_;
+  std::array<std::unique_ptr<Allocator>, media::kMaxDevices> allocators_;
   Epochs epochs_;
   Mutex extend_mutex_;  // one move of the zeroed mark at a time; above the transaction lock
   Mutex transaction_mutex_;
   std::atomic<bool> unclean_windows_{false};
   absl::flat_hash_map<std::uint64_t, std::uint64_t> freed_metadata_;  // block -> sequence; under the transaction lock
   std::atomic<std::size_t> freed_metadata_count_{0};
-  std::atomic<std::uint64_t> pending_blocks_{0};
+  std::array<std::atomic<std::uint64_t>, media::kMaxDevices> pending_blocks_{};
   std::atomic<std::uint64_t> reclaim_nodes_{0};
   std::unique_ptr<std::byte[]> zeros_;
   Counters counters_;
@@ -124,13 +151,14 @@ class Transaction {
   /// Gives a metadata block to reclaim when this commits.
   void free_metadata(BlockNumber block) { freed_.push_back(block); }
   /// Gives data blocks to reclaim when this commits.
-  [[nodiscard]] Status free_data(BlockRange range);
+  [[nodiscard]] Status free_data(DeviceRole role, BlockRange range);
 
   /// The state block, to read or to change.
   [[nodiscard]] Result<const media::State*> state();
   [[nodiscard]] Result<media::State*> modify_state();
-  /// Sets or clears bits of the bitmap. EUCLEAN if one already has that value: double allocation or double free.
-  [[nodiscard]] Status set_bitmap(BlockRange range, bool allocated);
+  /// Sets or clears bits of the bitmap of a device, for whole units. EUCLEAN if one already has that value: double allocation
+  /// or double free.
+  [[nodiscard]] Status set_bitmap(DeviceRole role, BlockRange range, bool allocated);
 
   void on_commit(std::function<void()> action) { commit_actions_.push_back(std::move(action)); }
   void on_abort(std::function<void()> action) { abort_actions_.push_back(std::move(action)); }
@@ -153,7 +181,7 @@ class Transaction {
   std::vector<BufferRef> changed_;
   std::vector<BlockNumber> freed_;
   std::vector<std::function<void()>> commit_actions_, abort_actions_;
-  std::int64_t pending_delta_ = 0;
+  std::array<std::int64_t, media::kMaxDevices> pending_delta_{};
 };
 
 }  // namespace plumb

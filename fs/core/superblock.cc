@@ -5,11 +5,18 @@
 #include <span>
 
 #include "fs/core/volume.h"
+#include "fs/media/uuid_text.h"
 #include "fs/media/verify.h"
 
 namespace plumb {
 
-Result<Superblock> Superblock::read(pmem::Device& main) {
+Result<Superblock> Superblock::read(const Members& members) {
+  PLUMB_ASSIGN(Superblock superblock, read_main(members.main));
+  PLUMB_TRY(superblock.attach_realtime(members.realtime));
+  return superblock;
+}
+
+Result<Superblock> Superblock::read_main(pmem::Device& main) {
   if (main.size_bytes() < media::kMinDeviceBytes)
     return fail(EUCLEAN, main.info().path + ": too small to hold a plumbfs (" + std::to_string(main.size_bytes()) +
                              " bytes)");
@@ -30,9 +37,46 @@ Result<Superblock> Superblock::read(pmem::Device& main) {
   if (!have) return tl::unexpected(*first_error);
   chosen.block_size_ = chosen.media_.block_size_bytes;
   chosen.devices_[0] = &main;
-  if (chosen.media_.device_count > 1)
-    return fail(ENXIO, main.info().path + ": the file system has a second device; this version cannot use it");
   return chosen;
+}
+
+Result<media::MemberLabel> Superblock::read_label(pmem::Device& device) {
+  if (device.size_bytes() < media::kReservedHeadBytes)
+    return fail(EUCLEAN, device.info().path + ": too small to be a member of a plumbfs");
+  std::optional<Error> first_error;
+  for (const std::uint64_t offset : media::kSuperblockOffsets) {
+    media::MemberLabel label;
+    Status status = device.load(offset, std::as_writable_bytes(std::span<media::MemberLabel, 1>(&label, 1)));
+    if (status) status = media::verify_member_label(label);
+    if (status) return label;
+    if (!first_error) first_error = Error{status.error().code, device.info().path + ": " + status.error().detail, offset};
+  }
+  return tl::unexpected(*first_error);
+}
+
+Status Superblock::attach_realtime(pmem::Device* device) {
+  const std::string& main = devices_[0]->info().path;
+  if (device_count() < 2) {
+    if (device == nullptr) return {};
+    return fail(EINVAL, main + ": has no realtime device; " + device->info().path + " is not needed");
+  }
+  const media::DeviceEntry& wanted = entry(DeviceRole::kRealtime);
+  const std::string looked_for = "the realtime device of " + main + ", uuid " + media::uuid_text(wanted.uuid);
+  if (device == nullptr) return fail(ENXIO, looked_for + ", is missing");
+  const std::string& path = device->info().path;
+  const auto label = read_label(*device);
+  if (!label) return fail(ENXIO, path + " is not " + looked_for + ": " + label.error().detail);
+  if (label->uuid != wanted.uuid || label->filesystem_uuid != media_.uuid)
+    return fail(ENXIO, path + " is not " + looked_for + ": it has uuid " + media::uuid_text(label->uuid) +
+                           " and belongs to the file system " + media::uuid_text(label->filesystem_uuid));
+  if (label->size_bytes != wanted.size_bytes || label->extent_bytes != wanted.extent_bytes ||
+      label->block_size_bytes != media_.block_size_bytes)
+    return fail(EUCLEAN, path + ": its label does not agree with the device table of " + main);
+  if (device->size_bytes() < wanted.size_bytes)
+    return fail(EUCLEAN, path + ": the file system uses " + std::to_string(wanted.size_bytes) +
+                             " bytes of it, it has only " + std::to_string(device->size_bytes()) + "; is it cut off?");
+  devices_[1] = device;
+  return {};
 }
 
 Status Superblock::write(pmem::Device& main, media::Superblock& media) {

@@ -14,10 +14,23 @@
 
 namespace plumb {
 
+/// The devices of a file system, opened and claimed by the caller, who keeps them until the volume is gone.
+struct Members {
+  pmem::Device& main;
+  pmem::Device* realtime = nullptr;
+  // NOLINTNEXTLINE(google-explicit-constructor): most file systems have one device
+  Members(pmem::Device& only) : main(only) {}
+  Members(pmem::Device& first, pmem::Device* second) : main(first), realtime(second) {}
+};
+
 class Superblock {
  public:
-  /// Reads both copies from `main` and takes the valid one with the higher update count. The error is that of the first copy.
-  [[nodiscard]] static Result<Superblock> read(pmem::Device& main);
+  /// Reads both copies from the main device, takes the valid one with the higher update count, and checks that the other
+  /// member is the one the device table names. The error is that of the first copy; ENXIO: a member is missing, or not the
+  /// one with the uuid looked for.
+  [[nodiscard]] static Result<Superblock> read(const Members& members);
+  /// The main device alone, for who looks for the others: device(kRealtime) must not be asked for.
+  [[nodiscard]] static Result<Superblock> read_main(pmem::Device& main);
 
   /// Writes both copies, the second only after the first is durable: one of them is always whole.
   [[nodiscard]] static Status write(pmem::Device& main, media::Superblock& media);
@@ -29,7 +42,7 @@ class Superblock {
   [[nodiscard]] std::uint32_t block_size() const { return block_size_; }
   [[nodiscard]] std::uint64_t offset_of(BlockNumber block) const { return block.value * block_size_; }
 
-  /// The device table, by role. Realtime is null while the file system has none.
+  /// The device table, by role. Only roles below device_count().
   [[nodiscard]] pmem::Device& device(DeviceRole role) const { return *devices_[static_cast<std::size_t>(role)]; }
   [[nodiscard]] std::size_t device_count() const { return media_.device_count; }
   [[nodiscard]] const media::DeviceEntry& entry(DeviceRole role) const {
@@ -40,13 +53,23 @@ class Superblock {
   [[nodiscard]] pmem::Device& data_device(std::uint32_t inode_flags) const { return device(data_role(inode_flags)); }
 
   [[nodiscard]] std::uint64_t blocks(DeviceRole role) const { return entry(role).size_bytes / block_size_; }
+  /// Blocks that are allocated together: 1 on the main device, the realtime extent on the other. A power of two.
+  [[nodiscard]] std::uint64_t unit_blocks(DeviceRole role) const {
+    return role == DeviceRole::kMain ? 1 : entry(role).extent_bytes / block_size_;
+  }
+  [[nodiscard]] std::uint64_t unit_bytes(DeviceRole role) const { return unit_blocks(role) * block_size_; }
   [[nodiscard]] std::uint64_t chunk_blocks() const { return media::kChunkBytes / block_size_; }
   [[nodiscard]] std::uint64_t bits_per_bitmap_block() const {
     return (block_size_ - sizeof(media::BitmapHeader)) * 8;
   }
   [[nodiscard]] std::uint64_t inodes_per_block() const { return block_size_ / media::kInodeBytes; }
 
+  /// The label of a member that is not the main device, of a valid copy.
+  [[nodiscard]] static Result<media::MemberLabel> read_label(pmem::Device& device);
+
  private:
+  [[nodiscard]] Status attach_realtime(pmem::Device* device);
+
   media::Superblock media_;
   std::uint32_t block_size_ = 0;
   std::array<pmem::Device*, media::kMaxDevices> devices_{};

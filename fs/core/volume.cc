@@ -6,23 +6,9 @@
 #include <cstring>
 
 #include "fs/core/volume_impl.h"
+#include "fs/media/uuid_text.h"
 
 namespace plumb {
-namespace {
-
-std::string uuid_text(const media::Uuid& uuid) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (std::size_t i = 0; i < uuid.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += kHex[uuid[i] >> 4];
-    text += kHex[uuid[i] & 15];
-  }
-  return text;
-}
-
-}  // namespace
-
 void ReadPin::release() {
   if (token_ != nullptr) Epochs::unpin(token_);
   token_ = nullptr;
@@ -55,8 +41,9 @@ Status VolumeImpl::open() {
     PLUMB_TRY(superblock.count_unsafe_shutdown());
     // A daemon that died knew which ranges were dirty; nobody does now. An fsync from here on must be able to rely on what
     // was stored before.
-    if (!store.device().is_memory() || recovery.was_deferred)
-      PLUMB_TRY(store.device().persist(0, superblock.entry(DeviceRole::kMain).size_bytes));
+    for (const DeviceRole role : store.roles())
+      if (!store.device(role).is_memory() || recovery.was_deferred)
+        PLUMB_TRY(store.device(role).persist(0, superblock.entry(role).size_bytes));
   }
   PLUMB_TRY(table.load());
   PLUMB_ASSIGN(root, cache.get(kRootInode));
@@ -104,7 +91,7 @@ Status VolumeImpl::close() {
     Transaction t(store, Transaction::Privilege::kMayUseReserve);
     PLUMB_ASSIGN(media::State * state, t.modify_state());
     for (media::WindowSlot& slot : state->windows) slot = media::WindowSlot{};
-    store.allocator().close_windows();
+    for (const DeviceRole role : store.roles()) store.allocator(role).close_windows();
     PLUMB_TRY(t.commit());
   }
   PLUMB_TRY(store.close());
@@ -114,11 +101,15 @@ Status VolumeImpl::close() {
 
 bool VolumeImpl::make_space() {
   if (store.read_only()) return false;
-  const std::uint64_t before = store.allocator().free_blocks();
-  const auto extended = store.extend_zeroed();
-  if (extended && *extended) return true;
-  if (!run_reclaim()) return false;
-  return store.allocator().free_blocks() > before;
+  auto free_units = [this] {
+    std::uint64_t sum = 0;
+    for (const DeviceRole role : store.roles()) sum += store.allocator(role).free_blocks();
+    return sum;
+  };
+  const std::uint64_t before = free_units();
+  const auto extended = store.extend_zeroed(DeviceRole::kMain);  // the realtime device's moves as its space is asked for
+  const Status reclaimed = run_reclaim();
+  return (extended && *extended) || (reclaimed && free_units() > before);
 }
 
 Timestamp VolumeImpl::now() {
@@ -152,10 +143,12 @@ void VolumeImpl::adopt(Inode& inode, const media::Inode& next, Sequence sequence
 Volume::Volume(std::unique_ptr<VolumeImpl> impl) : impl_(std::move(impl)) {}
 Volume::~Volume() = default;
 
-Result<std::unique_ptr<Volume>> Volume::mount(pmem::Device& main, const MountOptions& options) {
-  PLUMB_ASSIGN(const Superblock superblock, Superblock::read(main));
+Result<std::unique_ptr<Volume>> Volume::mount(const Members& members, const MountOptions& options) {
+  PLUMB_ASSIGN(const Superblock superblock, Superblock::read(members));
+  pmem::Device& main = members.main;
   MountOptions effective = options;
-  if (main.info().read_only) effective.read_only = true;
+  if (main.info().read_only || (members.realtime != nullptr && members.realtime->info().read_only))
+    effective.read_only = true;
   if ((superblock.media().ro_compat & ~media::kRoCompatKnown) != 0 && !effective.read_only)
     return fail(ENOTSUP, main.info().path + ": features that this program can only read; mount with -o ro");
   auto impl = std::make_unique<VolumeImpl>(superblock, effective);
@@ -169,18 +162,26 @@ InodeRef Volume::root() { return impl_->root; }
 bool Volume::read_only() const { return impl_->store.read_only(); }
 Status Volume::run_reclaim() { return impl_->run_reclaim(); }
 
-FsStatistics Volume::statistics() {
+FsStatistics Volume::statistics(Inode* inode) {
   VolumeImpl& v = *impl_;
   const Superblock& sb = v.superblock;
   (void)v.run_deletions();  // what was deleted counts as free at once; an error leaves it counted as used
+  DeviceRole role = DeviceRole::kMain;
+  if (inode != nullptr && sb.device_count() > 1 && (inode->flags_hint() & (kInodeRealtime | kInodeRtInherit)) != 0)
+    role = DeviceRole::kRealtime;
   FsStatistics s;
   s.block_size_bytes = sb.block_size();
-  s.blocks = sb.blocks(DeviceRole::kMain) - sb.entry(DeviceRole::kMain).data_start;
+  s.blocks = sb.blocks(role) - sb.entry(role).data_start;
   // What waits in the reclaim queue is free to the user: an allocation that needs it waits for it.
-  s.blocks_free = v.store.allocator().free_blocks() + v.store.pending_blocks() + v.store.reclaim_nodes();
-  const std::uint64_t reserve = v.store.allocator().reserve_blocks();
-  s.blocks_available = s.blocks_free > reserve ? s.blocks_free - reserve : 0;
-  s.inodes_free = s.blocks_available * sb.inodes_per_block();
+  auto free_of = [&v, &sb](DeviceRole r) {
+    return v.store.allocator(r).free_blocks() * sb.unit_blocks(r) + v.store.pending_blocks(r);
+  };
+  const std::uint64_t main_free = free_of(DeviceRole::kMain) + v.store.reclaim_nodes();
+  const std::uint64_t reserve = v.store.allocator(DeviceRole::kMain).reserve_blocks();
+  const std::uint64_t main_available = main_free > reserve ? main_free - reserve : 0;
+  s.blocks_free = role == DeviceRole::kMain ? main_free : free_of(role);
+  s.blocks_available = role == DeviceRole::kMain ? main_available : s.blocks_free;
+  s.inodes_free = main_available * sb.inodes_per_block();
   s.inodes = v.table.used() + s.inodes_free;
   std::memcpy(&s.fsid, sb.media().uuid.data(), sizeof s.fsid);
   return s;
@@ -189,7 +190,7 @@ FsStatistics Volume::statistics() {
 VolumeStatistics Volume::counters() {
   VolumeImpl& v = *impl_;
   VolumeStatistics s;
-  s.uuid = uuid_text(v.superblock.media().uuid);
+  s.uuid = media::uuid_text(v.superblock.media().uuid);
   const auto& label = v.superblock.media().label;
   s.label.assign(label.data(), strnlen(label.data(), label.size()));
   for (std::size_t i = 0; i < v.superblock.device_count(); ++i) {
@@ -206,14 +207,18 @@ VolumeStatistics Volume::counters() {
     d.device_flushed_bytes = device.counters().flushed_bytes;
     d.device_drains = device.counters().drains;
     d.errors = device.counters().errors;
-    d.dirty_bytes = v.dirty_bytes();
+    const auto role = static_cast<DeviceRole>(i);
+    d.role = role == DeviceRole::kMain ? "main" : "realtime";
+    d.blocks = v.superblock.blocks(role);
+    d.blocks_free = v.store.allocator(role).free_blocks() * v.superblock.unit_blocks(role);
+    d.dirty_bytes = v.dirty_bytes(role);
     s.devices.push_back(std::move(d));
   }
   s.transactions = v.store.counters().transactions;
   s.log_bytes = v.store.journal().counters().bytes;
   s.log_forces = v.store.journal().counters().forces;
   s.checkpoints = v.store.journal().counters().checkpoints;
-  s.reclaim_pending_blocks = v.store.pending_blocks();
+  for (const DeviceRole role : v.store.roles()) s.reclaim_pending_blocks += v.store.pending_blocks(role);
   s.windows_opened = v.store.counters().windows_opened;
   s.buffers = v.store.buffers().size();
   s.inodes_in_core = v.cache.size();

@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "fs/core/superblock.h"
 #include "fs/core/types.h"
 #include "pmem/device.h"
 #include "pmem/result.h"
@@ -80,6 +81,9 @@ struct FormatOptions {
   std::array<std::uint8_t, 16> uuid{};          // all zeros: make one
   std::uint64_t journal_bytes = 0;              // 0: by size
   bool contents_are_zero = false;               // the caller knows the device reads as zeros
+  std::uint32_t realtime_extent_bytes = 2u << 20;  // unit of the realtime device: a power of two, 4 KiB (and a block) to 1 GiB
+  bool realtime_is_zero = false;                // the caller knows the realtime device reads as zeros
+  std::array<std::uint8_t, 16> realtime_uuid{}; // all zeros: make one
   std::array<std::uint8_t, 16> hash_seed{};     // all zeros: random; tests fix it
   Timestamp now{};                              // 0: the clock; tests fix it
 };
@@ -202,7 +206,8 @@ struct RenameFlags {
 
 /// Counters of `plumb stat`, per member device.
 struct DeviceStatistics {
-  std::string path, type, kind;
+  std::string path, type, kind, role;  // role: "main", "realtime"
+  std::uint64_t blocks = 0, blocks_free = 0;
   std::uint64_t writeback_ranges = 0;  // ranges that writeback flushed
   std::uint64_t writeback_bytes = 0;
   std::uint64_t writeback_drains = 0;
@@ -222,13 +227,14 @@ struct VolumeStatistics {
 
 class Volume {
  public:
-  /// Writes a new file system. Everything on the device is lost. EINVAL with a clear detail when the device is too small or
-  /// the block size is none of the five.
-  [[nodiscard]] static Status format(pmem::Device& device, const FormatOptions& options);
+  /// Writes a new file system, with a realtime device if there is one. Everything on the devices is lost. EINVAL with a clear
+  /// detail when a device is too small, the block size is none of the five, or the realtime extent size is not possible.
+  [[nodiscard]] static Status format(const Members& members, const FormatOptions& options);
 
-  /// Opens the file system on `main` (owned by the caller, outlives the volume), recovering it if it was not unmounted.
-  /// EUCLEAN / EBADMSG: not a plumbfs or damaged; ENOTSUP: a later version's features; ENXIO: a member is missing.
-  [[nodiscard]] static Result<std::unique_ptr<Volume>> mount(pmem::Device& main, const MountOptions& options);
+  /// Opens the file system on its members (owned by the caller, outlive the volume), recovering it if it was not unmounted.
+  /// EUCLEAN / EBADMSG: not a plumbfs or damaged; ENOTSUP: a later version's features; ENXIO: a member is missing or another
+  /// one than the device table names; EINVAL: a second device for a file system that has none.
+  [[nodiscard]] static Result<std::unique_ptr<Volume>> mount(const Members& members, const MountOptions& options);
   /// Ends cleanly: writeback, log force, checkpoint, clean mark. Without it (destructor only) it is like a crash of the
   /// daemon: the destructor writes nothing.
   [[nodiscard]] Status unmount();
@@ -293,7 +299,9 @@ class Volume {
 
   // --- whole file system ---
   [[nodiscard]] Status sync();  // everything durable: all dirty ranges, then the log
-  [[nodiscard]] FsStatistics statistics();
+  /// Of the device that holds, or for a directory would hold, the data of `inode` (XFS does the same for its realtime device);
+  /// of the main device without an inode.
+  [[nodiscard]] FsStatistics statistics(Inode* inode = nullptr);
   [[nodiscard]] VolumeStatistics counters();
   /// Works off deletion and reclaim until nothing is pending that could go (tests, sync, ENOSPC).
   [[nodiscard]] Status run_reclaim();

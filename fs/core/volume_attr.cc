@@ -103,10 +103,9 @@ Status VolumeImpl::touch_atime(Inode& inode) {
 
 Status VolumeImpl::shrink(Inode& inode, media::Inode next, std::uint64_t size_bytes) {
   PLUMB_TRY(load_extents(store, inode));
-  const std::uint64_t block_size = store.block_size();
-  const std::uint64_t first = (size_bytes + block_size - 1) / block_size;
+  const std::uint64_t first = first_block_beyond(inode.media, size_bytes);
+  inode.tail.add(size_bytes, inode.media.size_bytes);  // the last unit keeps bytes beyond the new end
   next.size_bytes = size_bytes;
-  inode.tail_unknown = true;  // the last block keeps bytes beyond the new end
   bool done = false;
   {
     Transaction t(store, Transaction::Privilege::kMayUseReserve);
@@ -186,7 +185,9 @@ Status Volume::set_flags(Inode& inode, std::uint32_t flags) {
     if ((wanted & (kInodeRealtime | kInodeRtInherit) & ~old) != 0 && v.superblock.device_count() < 2)
       return fail(EINVAL, "this file system has no realtime device");
     if (((wanted ^ old) & kInodeRealtime) != 0 && (inode.media.blocks != 0 || !S_ISREG(inode.media.mode)))
-      return fail(EINVAL, "the realtime flag changes only while the file is empty");
+      return fail(EINVAL, "the realtime flag changes only while a file has no blocks");
+    if ((wanted & ~old & kInodeRtInherit) != 0 && !S_ISDIR(inode.media.mode))
+      return fail(EINVAL, "only directories hand the realtime flag down");
     if (wanted == old) return {};
     Transaction t(v.store);
     media::Inode next = inode.media;

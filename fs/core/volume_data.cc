@@ -88,15 +88,16 @@ bool times_are(const media::Inode& inode, Timestamp t) {
 // Blocks taken for an operation and not yet part of a file. What is left when it goes is zeroed and given back.
 class FreshBlocks {
  public:
-  explicit FreshBlocks(Store& store) : store_(store) {}
+  FreshBlocks(Store& store, DeviceRole role) : store_(store), role_(role) {}
   FreshBlocks(const FreshBlocks&) = delete;
   FreshBlocks& operator=(const FreshBlocks&) = delete;
   ~FreshBlocks() {
     for (const auto& [file_block, extent] : map_)
-      store_.abandon_data({BlockNumber(extent.device_block), extent.length});
+      store_.abandon_data(role_, {BlockNumber(extent.device_block), extent.length});
   }
 
-  // Fills [first, end) of the file where `extents` has holes, as far as there is space; returns where it stopped.
+  // Fills [first, end) of the file, whole units, where `extents` has holes, as far as there is space; returns where it
+  // stopped.
   Result<std::uint64_t> fill(const ExtentMap& extents, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes) {
     std::uint64_t block = first;
     while (block < end) {
@@ -113,7 +114,7 @@ class FreshBlocks {
       const bool big = block * store_.block_size() >= kBigFileBytes || file_bytes >= 2 * kBigFileBytes;
       request.size_class = big ? Allocator::Class::kBig : Allocator::Class::kSmall;
       request.goal = BlockNumber(goal(extents, block));
-      const Result<BlockRange> range = store_.allocate_data(request, map_.empty());
+      const Result<BlockRange> range = store_.allocate_data(role_, request, map_.empty());
       if (!range) {
         const bool short_of = range.error().code == ENOSPC || range.error().code == EAGAIN;
         if (short_of && block > first) return block;
@@ -132,7 +133,7 @@ class FreshBlocks {
   // They belong to the file: the transaction that says so is committed.
   void commit() {
     for (const auto& [file_block, extent] : map_)
-      store_.allocator().settle({BlockNumber(extent.device_block), extent.length});
+      store_.settle_data(role_, {BlockNumber(extent.device_block), extent.length});
     map_.clear();
   }
 
@@ -149,6 +150,7 @@ class FreshBlocks {
   }
 
   Store& store_;
+  const DeviceRole role_;
   ExtentMap map_;
 };
 
@@ -156,7 +158,11 @@ class FreshBlocks {
 class FileStores {
  public:
   FileStores(VolumeImpl& v, Inode& inode)
-      : v_(v), inode_(inode), device_(v.superblock.data_device(inode.media.flags)), immediate_(v.immediate(device_)) {}
+      : v_(v),
+        inode_(inode),
+        role_(v.role_of(inode.media)),
+        device_(v.superblock.device(role_)),
+        immediate_(v.immediate(device_)) {}
 
   Status store(const ExtentMap& fresh, std::uint64_t offset, std::uint64_t length, Source source) {
     const std::uint64_t block_size = v_.store.block_size();
@@ -214,12 +220,13 @@ class FileStores {
  private:
   void dirty(std::uint64_t at, std::uint64_t length) {
     if (immediate_) return;
-    inode_.dirty.add(at, length);
+    inode_.dirty(role_).add(at, length);
     v_.mark_dirty(inode_);
   }
 
   VolumeImpl& v_;
   Inode& inode_;
+  const DeviceRole role_;
   pmem::Device& device_;
   const bool immediate_;
 };
@@ -233,26 +240,30 @@ Status VolumeImpl::zero_file_range(Inode& inode, std::uint64_t offset_bytes, std
 }
 
 Status VolumeImpl::prepare_extension(Inode& inode, std::uint64_t new_end_bytes) {
-  if (!inode.tail_unknown) return {};
-  PLUMB_TRY(load_extents(store, inode));
-  pmem::Device& device = superblock.data_device(inode.media.flags);
+  UnknownTail& tail = inode.tail;
+  if (tail.empty()) return {};
+  const DeviceRole role = role_of(inode.media);
+  pmem::Device& device = superblock.device(role);
   const std::uint64_t block_size = store.block_size();
-  const std::uint64_t size = inode.media.size_bytes;
-  auto it = inode.extents.upper_bound(size / block_size);
+  const std::uint64_t unit = superblock.unit_bytes(role);
+  // Only as far as the file grows, in whole units: what is preallocated beyond stays unknown.
+  const std::uint64_t begin = std::max<std::uint64_t>(inode.media.size_bytes, tail.from);
+  const std::uint64_t limit = std::min((new_end_bytes + unit - 1) / unit * unit, tail.upto);
+  if (begin >= limit) return {};
+  PLUMB_TRY(load_extents(store, inode));
+  auto it = inode.extents.upper_bound(begin / block_size);
   if (it != inode.extents.begin()) --it;
-  // Only as far as the file grows: what is preallocated beyond stays unknown.
-  const std::uint64_t limit = (new_end_bytes + block_size - 1) / block_size * block_size;
   bool touched = false;
   bool all = true;
   for (; it != inode.extents.end(); ++it) {
     const std::uint64_t start = it->first * block_size;
     const std::uint64_t extent_end = start + it->second.length * block_size;
+    const std::uint64_t from = std::max(start, begin);
     const std::uint64_t end = std::min(extent_end, limit);
     if (extent_end > limit) all = false;
-    if (end <= std::max(start, size)) continue;
+    if (end <= from) continue;
     // These bytes are still part of the durable file until the record that cut them off is durable.
     if (!touched) PLUMB_TRY(store.journal().force(Sequence(inode.last_sequence.load())));
-    const std::uint64_t from = std::max(start, size);
     const std::uint64_t at = it->second.device_block * block_size + (from - start);
     // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean.
     PLUMB_ASSIGN(const bool zero, device.is_zero(at, end - from));
@@ -261,9 +272,12 @@ Status VolumeImpl::prepare_extension(Inode& inode, std::uint64_t new_end_bytes) 
     PLUMB_TRY(device.flush(at, end - from));
     touched = true;
   }
-  // Zeros durable before the size record that shows them.
+  // Zeros durable, on the device of the data, before the size record that shows them, which is on the main device.
   if (touched) PLUMB_TRY(device.drain());
-  inode.tail_unknown = !all;
+  if (all)
+    tail.clear();
+  else
+    tail.from = limit;
   return {};
 }
 
@@ -333,16 +347,18 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
   PLUMB_TRY(load_extents(store, inode));
   const std::uint64_t block_size = store.block_size();
   if (offset + length > inode.media.size_bytes) PLUMB_TRY(prepare_extension(inode, offset + length));
-  const bool unknown_beyond = inode.tail_unknown;
-  FreshBlocks fresh(store);
-  const std::uint64_t first = offset / block_size;
-  const std::uint64_t last = (offset + length + block_size - 1) / block_size;
+  const UnknownTail tail_before = inode.tail;
+  const DeviceRole role = role_of(inode.media);
+  const std::uint64_t unit = superblock.unit_blocks(role);
+  FreshBlocks fresh(store, role);
+  const std::uint64_t first = offset / block_size / unit * unit;
+  const std::uint64_t last = first_block_beyond(inode.media, offset + length);
   const std::uint64_t file_bytes = std::max<std::uint64_t>(inode.media.size_bytes, offset + length);
   PLUMB_ASSIGN(const std::uint64_t stopped, fresh.fill(inode.extents, first, last, file_bytes));
-  if (stopped < last) length = stopped * block_size - offset;  // a short write: what there was space for
+  if (stopped < last) length = std::min(length, stopped * block_size - offset);  // a short write: what there was space for
   const bool grows = offset + length > inode.media.size_bytes;
   // Until the commit, stores beyond the end are bytes beyond the end.
-  if (grows) inode.tail_unknown = true;
+  if (grows) inode.tail.add(inode.media.size_bytes, offset + length);
   FileStores stores(*this, inode);
   PLUMB_TRY(stores.store(fresh.map(), offset, length, Source(data, skip_bytes)));
   // Data durable (immediate) before the record that makes it part of the file.
@@ -353,7 +369,7 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
   auto build = [&]() -> Result<Sequence> {
     for (const auto& [file_block, extent] : fresh.map()) {
       const BlockRange range{BlockNumber(extent.device_block), extent.length};
-      PLUMB_TRY(t.set_bitmap(range, true));
+      PLUMB_TRY(t.set_bitmap(role, range, true));
       PLUMB_TRY(insert_extent(t, next, inode.extents, FileBlock(file_block), range));
     }
     if (!fresh.empty()) PLUMB_TRY(settle_extents(t, next, inode.extents));
@@ -373,7 +389,7 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
   }
   adopt(inode, next, *committed, grows || !fresh.empty());
   fresh.commit();
-  if (grows) inode.tail_unknown = unknown_beyond;
+  if (grows) inode.tail = tail_before;
   return length;
 }
 
@@ -429,9 +445,11 @@ Result<std::uint64_t> Volume::write(FileHandle& handle, std::uint64_t offset_byt
 
 // Fills the holes of [first, end), in steps; each is one transaction.
 Status VolumeImpl::allocate_blocks(Inode& inode, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes) {
+  const DeviceRole role = role_of(inode.media);
+  const std::uint64_t step = std::max(kAllocateStepBlocks, superblock.unit_blocks(role));
   while (first < end) {
-    const std::uint64_t step_end = std::min(end, first + kAllocateStepBlocks);
-    FreshBlocks fresh(store);
+    const std::uint64_t step_end = std::min(end, first + step);
+    FreshBlocks fresh(store, role);
     PLUMB_ASSIGN(const std::uint64_t stopped, fresh.fill(inode.extents, first, step_end, file_bytes));
     if (!fresh.empty()) {
       Transaction t(store);
@@ -439,7 +457,7 @@ Status VolumeImpl::allocate_blocks(Inode& inode, std::uint64_t first, std::uint6
       auto build = [&]() -> Result<Sequence> {
         for (const auto& [file_block, extent] : fresh.map()) {
           const BlockRange range{BlockNumber(extent.device_block), extent.length};
-          PLUMB_TRY(t.set_bitmap(range, true));
+          PLUMB_TRY(t.set_bitmap(role, range, true));
           PLUMB_TRY(insert_extent(t, next, inode.extents, FileBlock(file_block), range));
         }
         PLUMB_TRY(settle_extents(t, next, inode.extents));
@@ -461,9 +479,10 @@ Status VolumeImpl::allocate_blocks(Inode& inode, std::uint64_t first, std::uint6
 
 Status VolumeImpl::punch(Inode& inode, std::uint64_t offset, std::uint64_t end) {
   const std::uint64_t block_size = store.block_size();
-  // Beyond the end of the file too: preallocated blocks go. The blocks at the edges are zeroed in place.
-  const std::uint64_t first = (offset + block_size - 1) / block_size;
-  const std::uint64_t last = end / block_size;
+  // Beyond the end of the file too: preallocated blocks go. The units at the edges are zeroed in place.
+  const std::uint64_t unit = superblock.unit_blocks(role_of(inode.media));
+  const std::uint64_t first = first_block_beyond(inode.media, offset);
+  const std::uint64_t last = end / block_size / unit * unit;
   if (first > last || first * block_size > end) return zero_file_range(inode, offset, end);
   if (offset < first * block_size) PLUMB_TRY(zero_file_range(inode, offset, std::min(end, first * block_size)));
   if (last * block_size < end) PLUMB_TRY(zero_file_range(inode, last * block_size, end));
@@ -530,11 +549,14 @@ Status Volume::allocate(FileHandle& handle, int mode, std::uint64_t offset_bytes
       PLUMB_TRY(v.punch(inode, offset_bytes, end));
     } else {
       if (kind == FALLOC_FL_ZERO_RANGE) PLUMB_TRY(v.zero_file_range(inode, offset_bytes, end));
-      const std::uint64_t first = offset_bytes / block_size;
-      const std::uint64_t last = (end + block_size - 1) / block_size;
+      const DeviceRole role = v.role_of(inode.media);
+      const std::uint64_t unit = v.superblock.unit_blocks(role);
+      const std::uint64_t first = offset_bytes / block_size / unit * unit;
+      const std::uint64_t last = v.first_block_beyond(inode.media, end);
       // All or nothing, as far as can be known beforehand.
-      const std::uint64_t reserve = v.store.allocator().reserve_blocks();
-      if (holes_between(inode.extents, first, last) + reserve > v.store.allocator().free_blocks()) return fail(ENOSPC);
+      const Allocator& space = v.store.allocator(role);
+      if (holes_between(inode.extents, first, last) / unit + space.reserve_blocks() > space.free_blocks())
+        return fail(ENOSPC);
       PLUMB_TRY(v.allocate_blocks(inode, first, last, std::max<std::uint64_t>(end, inode.media.size_bytes)));
     }
     return v.finish_allocate(inode, grows ? end : 0, !caller.may_keep_setid);

@@ -19,6 +19,15 @@
 
 namespace plumb {
 
+/// An entry of the reclaim queue that is being worked off.
+struct PendingReclaim {
+  DeviceRole role = DeviceRole::kMain;
+  std::uint64_t block = 0;   // the first one
+  std::uint64_t length = 0;  // blocks to free now
+  std::uint64_t left = 0;    // blocks of the entry that stay
+  media::ReclaimKind kind = media::ReclaimKind::kData;
+};
+
 class VolumeImpl {
  public:
   VolumeImpl(const Superblock& superblock, const MountOptions& options);
@@ -55,6 +64,7 @@ class VolumeImpl {
   [[nodiscard]] Status run_deletions();
   /// Cuts extents beyond the size of an inode on the orphan list, and takes it off. Exclusive lock held.
   [[nodiscard]] Status finish_truncate(Inode& inode);
+  [[nodiscard]] Status zero_pending(std::vector<PendingReclaim>& batch);
   [[nodiscard]] Result<bool> reclaim_batch(bool with_metadata);
   [[nodiscard]] Status run_reclaim();
   void reclaim_loop();
@@ -64,7 +74,7 @@ class VolumeImpl {
   void mark_dirty(Inode& inode);
   [[nodiscard]] Status write_back(Inode& inode, FsyncMode mode);
   [[nodiscard]] Status write_back_all();
-  [[nodiscard]] std::uint64_t dirty_bytes();
+  [[nodiscard]] std::uint64_t dirty_bytes(DeviceRole role);
   void timer_loop();
 
   // --- volume_attr.cc ---
@@ -75,6 +85,12 @@ class VolumeImpl {
   [[nodiscard]] Status touch_atime(Inode& inode);
 
   // --- volume_data.cc ---
+  [[nodiscard]] DeviceRole role_of(const media::Inode& inode) const { return superblock.data_role(inode.flags); }
+  /// The first block that a file of this size does not need: a whole unit of its device.
+  [[nodiscard]] std::uint64_t first_block_beyond(const media::Inode& inode, std::uint64_t size_bytes) const {
+    const std::uint64_t unit = superblock.unit_bytes(role_of(inode));
+    return (size_bytes + unit - 1) / unit * superblock.unit_blocks(role_of(inode));
+  }
   /// Zeroes, durably, what is allocated beyond the end of the file, when it may not be zero. Exclusive lock held.
   [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
   /// Zeroes the bytes of allocated blocks in the range, as stores of this file. Lock held.

@@ -10,7 +10,7 @@ void VolumeImpl::mark_dirty(Inode& inode) {
   dirty_inodes_.insert(inode.number().value);
 }
 
-std::uint64_t VolumeImpl::dirty_bytes() {
+std::uint64_t VolumeImpl::dirty_bytes(DeviceRole role) {
   std::vector<std::uint64_t> numbers;
   {
     MutexLock lock(dirty_mutex_);
@@ -18,22 +18,23 @@ std::uint64_t VolumeImpl::dirty_bytes() {
   }
   std::uint64_t bytes = 0;
   for (const std::uint64_t number : numbers)
-    if (const auto inode = cache.get(InodeNumber(number))) bytes += (*inode)->dirty.bytes();
+    if (const auto inode = cache.get(InodeNumber(number))) bytes += (*inode)->dirty(role).bytes();
   return bytes;
 }
 
+// Data ranges of each device that this inode dirtied, then the log. The device comes from the table of the superblock; a device
+// that the inode did not dirty is not touched.
 Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
-  std::uint32_t flags = 0;
-  {
-    SharedLock lock(inode.lock);
-    flags = inode.media.flags;
-  }
-  const DeviceRole role = superblock.data_role(flags);
   {
     // A second fsync of this inode waits here for the first: what that one took is durable when this one returns.
     MutexLock walk(inode.writeback_mutex);
-    const Status data = write_back_ranges(superblock.device(role), inode.dirty,
-                                          &writeback_counters[static_cast<std::size_t>(role)]);
+    Status data;
+    for (const DeviceRole role : store.roles()) {
+      const Status status =
+          write_back_ranges(superblock.device(role), inode.dirty(role), &writeback_counters[index_of(role)]);
+      // One device's error does not keep the other's ranges from being written back.
+      if (!status && data) data = status;
+    }
     if (!data) {
       inode.error_count.fetch_add(1, std::memory_order_acq_rel);
       return data;
@@ -59,7 +60,7 @@ Status VolumeImpl::write_back_all() {
     const Status status = write_back(**inode, FsyncMode::kFull);
     // One file's error does not keep the others from being written back.
     if (!status && first) first = status;
-    if (!(*inode)->dirty.empty()) mark_dirty(**inode);
+    if (!(*inode)->is_clean()) mark_dirty(**inode);
   }
   const Status log = store.journal().force_all();
   return first ? log : first;
@@ -79,10 +80,14 @@ void VolumeImpl::timer_loop() {
     const auto now = Clock::now();
     // On a page-cached device the kernel writes back by itself; six times the interval is its own default of 30 s, and bounds
     // how many dirty inodes stay in core.
-    const bool cached = !store.device().is_memory();
-    const std::chrono::seconds interval(cached ? 6 * options.interval_seconds : options.interval_seconds);
-    if (options.interval_seconds != 0 && (cached || options.writeback == Writeback::kDeferred) &&
-        now - last_data >= interval) {
+    bool cached = false;
+    bool deferred = false;
+    for (const DeviceRole role : store.roles()) {
+      cached = cached || !store.device(role).is_memory();
+      deferred = deferred || (store.device(role).is_memory() && options.writeback == Writeback::kDeferred);
+    }
+    const std::chrono::seconds interval(deferred ? options.interval_seconds : 6 * options.interval_seconds);
+    if (options.interval_seconds != 0 && (cached || deferred) && now - last_data >= interval) {
       (void)write_back_all();  // errors are kept for the next fsync of each file
       last_data = now;
     }

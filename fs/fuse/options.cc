@@ -38,6 +38,7 @@ Options of -o:
   suid, nosuid, dev, nodev, exec, noexec
                             as in mount(8); suid and dev are the default if root mounts
   uuid=UUID                 refuse any other file system
+  rtdev=PATH                the realtime device, where it is not found by its uuid
   assume=pmem               treat a file behind the page cache as persistent memory: for tests only
   assume=persistent         a devdax device without an NVDIMM region behind it is persistent
   threads=N                 most worker threads (default: by the number of processors)
@@ -91,29 +92,9 @@ Problem parse_word(const std::string& name, const std::string& value,
   return name + " is one of " + list + ", not '" + value + "'";
 }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-Problem parse_uuid(const std::string& value, std::optional<std::array<std::uint8_t, 16>>& out) {
-  const std::string complaint = "uuid takes 8-4-4-4-12 hexadecimal digits, not '" + value + "'";
-  if (value.size() != 36) return complaint;
-  std::array<std::uint8_t, 16> uuid{};
-  std::size_t digits = 0;
-  for (std::size_t i = 0; i < value.size(); ++i) {
-    if (i == 8 || i == 13 || i == 18 || i == 23) {
-      if (value[i] != '-') return complaint;
-      continue;
-    }
-    const int digit = hex_digit(value[i]);
-    if (digit < 0) return complaint;
-    uuid[digits / 2] = static_cast<std::uint8_t>(uuid[digits / 2] << 4 | digit);
-    ++digits;
-  }
-  out = uuid;
+Problem parse_uuid(const std::string& value, std::optional<media::Uuid>& out) {
+  out = media::parse_uuid(value);
+  if (!out) return "uuid takes 8-4-4-4-12 hexadecimal digits, not '" + value + "'";
   return {};
 }
 
@@ -200,6 +181,12 @@ const std::map<std::string, Setter>& setters() {
          return parse_number("max_idle_threads", v, 0, kMaxThreads, s.options.max_idle_threads.emplace());
        }},
       {"uuid", [](State& s, const std::string& v) { return parse_uuid(v, s.options.uuid); }},
+      {"rtdev",
+       [](State& s, const std::string& v) -> Problem {
+         if (v.empty()) return "rtdev takes the path of the realtime device";
+         s.options.realtime_device = v;
+         return {};
+       }},
       {"log",
        [](State& s, const std::string& v) -> Problem {
          if (v.empty()) return "log takes the name of a file";

@@ -91,7 +91,7 @@ Result<std::unique_ptr<pmem::Device>> claim(const Options& options) {
 
 Status check_uuid(const Options& options, pmem::Device& device) {
   if (!options.uuid) return {};
-  const auto superblock = Superblock::read(device);
+  const auto superblock = Superblock::read_main(device);
   if (!superblock) return tl::unexpected(about(options.device, superblock.error()));
   if (!std::equal(options.uuid->begin(), options.uuid->end(), superblock->media().uuid.begin())) {
     return fail(ENODEV, options.device + " has another file system than the one with the uuid asked for");

@@ -35,8 +35,15 @@ using Uuid = std::array<std::uint8_t, 16>;
 // refuse the mount.
 inline constexpr std::uint64_t kCompatKnown = 0;
 inline constexpr std::uint64_t kRoCompatKnown = 0;
-inline constexpr std::uint64_t kIncompatRealtime = 1;  // a realtime device is a member (next format users)
-inline constexpr std::uint64_t kIncompatKnown = 0;
+inline constexpr std::uint64_t kIncompatRealtime = 1;  // a realtime device is a member
+inline constexpr std::uint64_t kIncompatKnown = kIncompatRealtime;
+
+// Realtime extents: the allocation unit of the realtime device, a power of two of at least a page and a block.
+inline constexpr std::uint32_t kMinRealtimeExtent = 4096;
+inline constexpr std::uint32_t kMaxRealtimeExtent = 1u << 30;
+constexpr bool valid_realtime_extent(std::uint64_t bytes, std::uint64_t block_size) {
+  return bytes >= kMinRealtimeExtent && bytes <= kMaxRealtimeExtent && (bytes & (bytes - 1)) == 0 && bytes >= block_size;
+}
 
 struct Time {
   Le64 seconds;  // two's complement, since 1970
@@ -80,12 +87,44 @@ struct Superblock {
   Le64 unsafe_shutdowns;   // mounts that found the file system not unmounted
   std::uint8_t reserved0[72];
   std::array<DeviceEntry, kMaxDevices> devices;
-  std::uint8_t reserved[4096 - 256 - 2 * 64];
+  // Where the realtime device was when the file system was made, an absolute path padded with NULs: a place to look first.
+  std::array<char, 1024> realtime_path_hint;
+  std::uint8_t reserved[4096 - 256 - 2 * 64 - 1024];
 };
 static_assert(sizeof(Superblock) == kSuperblockBytes);
+static_assert(offsetof(Superblock, realtime_path_hint) == 384);
 static_assert(offsetof(Superblock, block_size_bytes) == 88);
 static_assert(offsetof(Superblock, journal_start) == 120);
 static_assert(offsetof(Superblock, devices) == 256);
+
+/// What a member that is not the main device begins with, twice, at kSuperblockOffsets: whose it is. Written by mkfs only.
+inline constexpr std::array<char, 8> kMemberMagic{'P', 'L', 'U', 'M', 'B', 'R', 'T', '\0'};
+struct MemberLabel {
+  std::array<char, 8> magic;
+  Le32 crc;  // crc32c of the 4096 bytes with this field 0
+  Le32 version;
+  Uuid filesystem_uuid;
+  Uuid uuid;             // of this member, as in the device table
+  Le64 size_bytes;       // as in the device table
+  Le32 extent_bytes;
+  Le32 block_size_bytes;
+  std::uint8_t role;     // DeviceRole
+  std::uint8_t reserved0[7];
+  Time created;
+  std::array<char, 32> label;  // of the file system, for people
+  std::uint8_t reserved[4096 - 116];
+};
+static_assert(sizeof(MemberLabel) == kSuperblockBytes);
+static_assert(offsetof(MemberLabel, size_bytes) == 48);
+static_assert(offsetof(MemberLabel, label) == 84);
+
+/// Key of a block of a member in the reclaim tree and the bad-block tree; owner of a block of its bitmap.
+inline constexpr unsigned kDeviceShift = 56;
+constexpr std::uint64_t device_key(std::size_t device, std::uint64_t number) {
+  return std::uint64_t{device} << kDeviceShift | number;
+}
+constexpr std::size_t device_of_key(std::uint64_t key) { return key >> kDeviceShift; }
+constexpr std::uint64_t number_of_key(std::uint64_t key) { return key & ((std::uint64_t{1} << kDeviceShift) - 1); }
 
 // ---- metadata blocks: every one but inode blocks begins with this header ----
 

@@ -73,7 +73,47 @@ void seal_superblock(Superblock& superblock) {
   superblock.crc = checksum(bytes_of(superblock), offsetof(Superblock, crc));
 }
 
+void seal_member_label(MemberLabel& label) { label.crc = checksum(bytes_of(label), offsetof(MemberLabel, crc)); }
+
+Status verify_member_label(const MemberLabel& label) {
+  if (label.magic != kMemberMagic) return fail(EUCLEAN, "member label: magic: not a member of a plumbfs");
+  if (label.crc != checksum(bytes_of(label), offsetof(MemberLabel, crc)))
+    return fail(EBADMSG, "member label: checksum is wrong");
+  if (label.version != kFormatVersion)
+    return fail(ENOTSUP, "member label: format version " + std::to_string(label.version) + ", this program knows " +
+                             std::to_string(kFormatVersion));
+  if (label.role != 1) return fail(EUCLEAN, "member label: role");
+  return {};
+}
+
+namespace {
+
+// The second entry of the device table; its bitmap begins at block `bitmap_from` or later.
+Status verify_realtime_entry(const Superblock& superblock, std::uint64_t bitmap_from) {
+  const DeviceEntry& entry = superblock.devices[1];
+  const std::uint64_t block_size = superblock.block_size_bytes;
+  if (entry.role != 1) return fail(EUCLEAN, "superblock: devices[1].role");
+  const std::uint64_t unit = entry.extent_bytes;
+  if (!valid_realtime_extent(unit, block_size)) return fail(EUCLEAN, "superblock: devices[1].extent_bytes");
+  if (entry.size_bytes == 0 || entry.size_bytes % unit != 0 || entry.size_bytes > (std::uint64_t{1} << 63))
+    return fail(EUCLEAN, "superblock: devices[1].size_bytes");
+  const std::uint64_t units = entry.size_bytes / unit;
+  const std::uint64_t bits = (block_size - sizeof(BitmapHeader)) * 8;
+  const std::uint64_t blocks = superblock.devices[0].size_bytes / block_size;
+  if (entry.bitmap_blocks != (units + bits - 1) / bits || entry.bitmap_start < bitmap_from ||
+      entry.bitmap_start >= blocks || entry.bitmap_blocks > blocks - entry.bitmap_start)
+    return fail(EUCLEAN, "superblock: devices[1].bitmap_start or bitmap_blocks");
+  if (entry.data_start * block_size % unit != 0 || entry.data_start * block_size < kReservedHeadBytes ||
+      entry.data_start >= entry.size_bytes / block_size)
+    return fail(EUCLEAN, "superblock: devices[1].data_start");
+  return {};
+}
+
+}  // namespace
+
 Status verify_superblock(const Superblock& superblock, std::uint64_t device_bytes) {
+  if (superblock.magic == kMemberMagic)
+    return fail(EUCLEAN, "superblock: this is the realtime device of a plumbfs; its main device is the one to name");
   if (superblock.magic != kSuperblockMagic) return fail(EUCLEAN, "superblock: magic: not a plumbfs");
   if (superblock.crc != checksum(bytes_of(superblock), offsetof(Superblock, crc)))
     return fail(EBADMSG, "superblock: checksum is wrong");
@@ -88,6 +128,8 @@ Status verify_superblock(const Superblock& superblock, std::uint64_t device_byte
   if (superblock.inode_size_bytes != kInodeBytes) return fail(EUCLEAN, "superblock: inode_size_bytes");
   if (superblock.device_count < 1 || superblock.device_count > kMaxDevices)
     return fail(EUCLEAN, "superblock: device_count");
+  if ((superblock.device_count > 1) != ((superblock.incompat & kIncompatRealtime) != 0))
+    return fail(EUCLEAN, "superblock: device_count and incompat do not agree");
   const DeviceEntry& main = superblock.devices[0];
   if (main.role != 0) return fail(EUCLEAN, "superblock: devices[0].role");
   if (main.size_bytes > device_bytes)
@@ -102,12 +144,17 @@ Status verify_superblock(const Superblock& superblock, std::uint64_t device_byte
     return fail(EUCLEAN, "superblock: devices[0].bitmap_start or bitmap_blocks");
   if (main.data_start >= blocks || main.data_start < main.bitmap_start + main.bitmap_blocks)
     return fail(EUCLEAN, "superblock: devices[0].data_start");
+  std::uint64_t bitmaps_end = main.bitmap_start + main.bitmap_blocks;
+  if (superblock.device_count > 1) {
+    PLUMB_TRY(verify_realtime_entry(superblock, bitmaps_end));
+    bitmaps_end = superblock.devices[1].bitmap_start + superblock.devices[1].bitmap_blocks;
+  }
   const std::uint64_t head = kReservedHeadBytes;
   if (superblock.state_block * block_size < head || superblock.state_block >= main.bitmap_start)
     return fail(EUCLEAN, "superblock: state_block");
   const std::uint64_t journal = superblock.journal_start;
   if (journal % kPageBytes != 0 || superblock.journal_bytes % kPageBytes != 0 || journal < head ||
-      journal / block_size < main.bitmap_start + main.bitmap_blocks ||
+      journal / block_size < bitmaps_end ||
       superblock.journal_bytes < kJournalRingOffset + (64u << 10) || journal > main.data_start * block_size ||
       superblock.journal_bytes > main.data_start * block_size - journal)
     return fail(EUCLEAN, "superblock: journal_start or journal_bytes");

@@ -18,8 +18,11 @@ namespace plumb::media {
 void seal_block(std::span<std::byte> block);
 void seal_inode(Inode& inode);
 void seal_superblock(Superblock& superblock);
+void seal_member_label(MemberLabel& label);
 
 [[nodiscard]] Status verify_superblock(const Superblock& superblock, std::uint64_t device_bytes);
+/// The label of a member, by itself; the caller compares it with the device table. EUCLEAN when it is none.
+[[nodiscard]] Status verify_member_label(const MemberLabel& label);
 /// Magic, own number and checksum.
 [[nodiscard]] Status verify_block(std::span<const std::byte> block, BlockMagic magic, std::uint64_t number);
 /// verify_block and: kind, level, slots sorted, records within the heap and not shorter than their kind needs.

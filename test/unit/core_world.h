@@ -51,6 +51,8 @@ inline FormatOptions fixed_format(std::uint32_t block_size_bytes) {
   options.hash_seed = {16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1};
   options.now = {1'000'000'000, 1};
   options.contents_are_zero = true;
+  options.realtime_is_zero = true;
+  options.realtime_uuid = {9, 9, 9, 9, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
   return options;
 }
 
@@ -72,9 +74,9 @@ inline std::string pattern(char letter, std::size_t length, std::uint64_t offset
 
 class World {
  public:
-  explicit World(pmem::Device& device, const MountOptions& options = quiet_mount(),
+  explicit World(const Members& members, const MountOptions& options = quiet_mount(),
                  std::source_location where = std::source_location::current())
-      : volume_(must(Volume::mount(device, options), where)) {}
+      : volume_(must(Volume::mount(members, options), where)) {}
 
   [[nodiscard]] Volume& volume() { return *volume_; }
   Volume* operator->() { return volume_.get(); }
@@ -225,6 +227,11 @@ class World {
                     std::source_location where = std::source_location::current()) {
     const InodeRef inode = find(path, where);
     must(volume_->remove_xattr(*inode, name), where);
+  }
+  void set_flags(std::string_view path, std::uint32_t flags,
+                 std::source_location where = std::source_location::current()) {
+    const InodeRef inode = find(path, where);
+    must(volume_->set_flags(*inode, flags), where);
   }
   std::uint64_t blocks_free() { return volume_->statistics().blocks_free; }
 

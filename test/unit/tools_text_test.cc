@@ -7,7 +7,7 @@
 
 #include "tools/common/label_text.h"
 #include "tools/common/size.h"
-#include "tools/common/uuid_text.h"
+#include "fs/media/uuid_text.h"
 
 namespace plumb::tools {
 namespace {
@@ -56,12 +56,12 @@ TEST_CASE("size: written with the largest unit that leaves a whole number", "[to
 
 TEST_CASE("uuid: text and back", "[tools]") {
   const std::string text = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
-  const auto uuid = parse_uuid(text);
+  const auto uuid = media::parse_uuid(text);
   REQUIRE(uuid);
   CHECK((*uuid)[0] == 0x0f);
   CHECK((*uuid)[15] == 0xf0);
-  CHECK(uuid_text(*uuid) == text);
-  CHECK(parse_uuid("0F1E2D3C-4B5A-6978-8796-A5B4C3D2E1F0") == uuid);
+  CHECK(media::uuid_text(*uuid) == text);
+  CHECK(media::parse_uuid("0F1E2D3C-4B5A-6978-8796-A5B4C3D2E1F0") == uuid);
 }
 
 TEST_CASE("uuid: anything else is refused", "[tools]") {
@@ -70,7 +70,7 @@ TEST_CASE("uuid: anything else is refused", "[tools]") {
                "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f00", "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1fg",
                "0f1e2d3c+4b5a-6978-8796-a5b4c3d2e1f0", "{0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f");
   CAPTURE(text);
-  CHECK_FALSE(parse_uuid(text));
+  CHECK_FALSE(media::parse_uuid(text));
 }
 
 TEST_CASE("label: ends at the first NUL or with the field", "[tools]") {

@@ -11,13 +11,13 @@
 
 #include "fs/core/volume.h"
 #include "fs/media/layout.h"
+#include "fs/media/uuid_text.h"
 #include "pmem/device.h"
 #include "tools/common/claim.h"
 #include "tools/common/command_line.h"
 #include "tools/common/label_text.h"
 #include "tools/common/size.h"
 #include "tools/common/superblocks.h"
-#include "tools/common/uuid_text.h"
 #include "tools/mkfs/image_file.h"
 #include "tools/mkfs/options.h"
 #include "tools/mkfs/report.h"
@@ -53,7 +53,7 @@ std::string name_of(const std::string& label, const std::string& uuid) {
 Result<std::string> contents_of(const pmem::Device& device) {
   const SuperblockCopies superblocks = read_superblocks(device);
   if (const SuperblockCopy* copy = superblocks.current())
-    return "a plumbfs file system" + name_of(label_of(copy->superblock.label), uuid_text(copy->superblock.uuid));
+    return "a plumbfs file system" + name_of(label_of(copy->superblock.label), media::uuid_text(copy->superblock.uuid));
   if (superblocks.any_magic()) {
     const Error& error = superblocks.most_telling().status.error();
     return "a plumbfs file system that this program cannot read (" + error.detail + ")";

@@ -7,10 +7,10 @@
 #include <system_error>
 
 #include "fs/media/layout.h"
+#include "fs/media/uuid_text.h"
 #include "tools/common/command_line.h"
 #include "tools/common/label_text.h"
 #include "tools/common/size.h"
-#include "tools/common/uuid_text.h"
 
 namespace plumb::tools {
 namespace {
@@ -47,7 +47,7 @@ Result<media::Uuid> time_uuid() {
 Result<media::Uuid> uuid_of(const std::string& text) {
   if (text == "random") return random_uuid();
   if (text == "time") return time_uuid();
-  const auto uuid = parse_uuid(text);
+  const auto uuid = media::parse_uuid(text);
   if (uuid && *uuid != media::Uuid{}) return *uuid;
   if (uuid || text == "clear") return fail(EINVAL, "a plumbfs cannot be without a uuid: its devices are found by it");
   return fail(EINVAL, "'" + text + "' is no uuid; write 8-4-4-4-12 hexadecimal digits, random or time");

@@ -2,9 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "fs/media/uuid_text.h"
 #include "tools/common/label_text.h"
 #include "tools/common/size.h"
-#include "tools/common/uuid_text.h"
 
 namespace plumb::tools {
 namespace {
@@ -29,7 +29,7 @@ std::string report_text(const MkfsReport& report) {
   text +=
       "  blocks      " + std::to_string(blocks_of(superblock)) + " of " + size_text(superblock.block_size_bytes) + "\n";
   text += "  journal     " + size_text(superblock.journal_bytes) + "\n";
-  text += "  uuid        " + uuid_text(superblock.uuid) + "\n";
+  text += "  uuid        " + media::uuid_text(superblock.uuid) + "\n";
   const std::string label = label_of(superblock.label);
   text += "  label       " + (label.empty() ? "(none)" : printable(label)) + "\n";
   if (info.is_volatile)
@@ -54,7 +54,7 @@ std::string report_json(const MkfsReport& report) {
   json["block_size_bytes"] = superblock.block_size_bytes.get();
   json["blocks"] = blocks_of(superblock);
   json["journal_bytes"] = superblock.journal_bytes.get();
-  json["uuid"] = uuid_text(superblock.uuid);
+  json["uuid"] = media::uuid_text(superblock.uuid);
   json["label"] = label_of(superblock.label);
   json["sparse"] = report.sparse;
   // A label may be any bytes; JSON is UTF-8.

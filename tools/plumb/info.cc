@@ -8,13 +8,13 @@
 #include <string>
 
 #include "fs/media/layout.h"
+#include "fs/media/uuid_text.h"
 #include "pmem/device.h"
 #include "tools/common/claim.h"
 #include "tools/common/command_line.h"
 #include "tools/common/label_text.h"
 #include "tools/common/size.h"
 #include "tools/common/superblocks.h"
-#include "tools/common/uuid_text.h"
 #include "tools/plumb/commands.h"
 
 namespace plumb::tools {
@@ -38,7 +38,7 @@ std::string copy_text(const SuperblockCopy& copy) {
 Json member_json(const media::DeviceEntry& entry) {
   Json json;
   json["role"] = entry.role == 0 ? "main" : "realtime";
-  json["uuid"] = uuid_text(entry.uuid);
+  json["uuid"] = media::uuid_text(entry.uuid);
   json["size_bytes"] = entry.size_bytes.get();
   json["kind"] = entry.kind == 0 ? "memory" : "page-cached";
   json["volatile"] = entry.is_volatile != 0;
@@ -54,7 +54,7 @@ Json info_json(const pmem::Device& device, const SuperblockCopies& copies) {
   json["device"] = device.info().path;
   json["type"] = device.info().type;
   json["label"] = label_of(superblock.label);
-  json["uuid"] = uuid_text(superblock.uuid);
+  json["uuid"] = media::uuid_text(superblock.uuid);
   json["format_version"] = superblock.version.get();
   json["compat"] = superblock.compat.get();
   json["ro_compat"] = superblock.ro_compat.get();
@@ -92,7 +92,7 @@ void print_info(const pmem::Device& device, const SuperblockCopies& copies) {
   const std::string label = label_of(superblock.label);
   line("device", device.info().path + " (" + device.info().type + ")");
   line("label", label.empty() ? "(none)" : label);
-  line("uuid", uuid_text(superblock.uuid));
+  line("uuid", media::uuid_text(superblock.uuid));
   line("format version", std::to_string(superblock.version));
   line("features", features_text(superblock));
   line("created", time_text(superblock.created));
@@ -109,7 +109,7 @@ void print_info(const pmem::Device& device, const SuperblockCopies& copies) {
     const media::DeviceEntry& entry = superblock.devices[i];
     line(entry.role == 0 ? "main device" : "realtime device",
          size_text(entry.size_bytes) + ", " + (entry.kind == 0 ? "memory" : "page-cached") +
-             (entry.is_volatile != 0 ? ", volatile" : "") + ", uuid " + uuid_text(entry.uuid));
+             (entry.is_volatile != 0 ? ", volatile" : "") + ", uuid " + media::uuid_text(entry.uuid));
   }
 }
 

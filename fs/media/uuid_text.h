@@ -9,9 +9,9 @@
 
 #include "fs/media/layout.h"
 
-namespace plumb::tools {
+namespace plumb::media {
 
-[[nodiscard]] inline std::string uuid_text(const media::Uuid& uuid) {
+[[nodiscard]] inline std::string uuid_text(const Uuid& uuid) {
   static constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text;
   text.reserve(36);
@@ -33,9 +33,9 @@ inline int digit_value(char c) {
 }  // namespace uuid_internal
 
 /// Nothing if `text` is not a UUID in the one form that uuid_text() writes (upper case is accepted).
-[[nodiscard]] inline std::optional<media::Uuid> parse_uuid(std::string_view text) {
+[[nodiscard]] inline std::optional<Uuid> parse_uuid(std::string_view text) {
   if (text.size() != 36) return std::nullopt;
-  media::Uuid uuid{};
+  Uuid uuid{};
   std::size_t digits = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (i == 8 || i == 13 || i == 18 || i == 23) {
@@ -51,4 +51,4 @@ inline int digit_value(char c) {
   return uuid;
 }
 
-}  // namespace plumb::tools
+}  // namespace plumb::media
