@@ -63,8 +63,9 @@ void statx(Server& server, Request& request, fuse_ino_t id, int, int, fuse_file_
 }
 #endif
 
-void statfs(Server& server, Request& request, fuse_ino_t) {
-  const FsStatistics now = server.volume.statistics();
+void statfs(Server& server, Request& request, fuse_ino_t id) {
+  const auto inode = server.inode(id);
+  const FsStatistics now = server.volume.statistics(inode ? inode->get() : nullptr);
   struct statvfs reply {};
   reply.f_bsize = now.block_size_bytes;
   reply.f_frsize = now.block_size_bytes;

@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "fs/media/uuid_text.h"
+
 namespace plumb::fuse {
 namespace {
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "fs/core/volume.h"
+#include "fs/media/layout.h"
 
 namespace plumb::fuse {
 
@@ -43,9 +44,10 @@ struct Options {
   MountOptions volume;
   DaxMode dax = DaxMode::kAlways;
   Assume assume = Assume::kNothing;
-  std::optional<std::array<std::uint8_t, 16>> uuid;  // the file system must have this one
-  std::string log_file;                              // empty: syslog, or stderr in the foreground
-  unsigned threads = 0;                              // most worker threads; 0: by the number of processors
+  std::optional<media::Uuid> uuid;  // the file system must have this one
+  std::string realtime_device;      // empty: found by its uuid
+  std::string log_file;             // empty: syslog, or stderr in the foreground
+  unsigned threads = 0;             // most worker threads; 0: by the number of processors
   std::optional<unsigned> max_idle_threads;
   Choice io_uring = Choice::kAuto;
   bool allow_other = false;

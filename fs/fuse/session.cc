@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "fs/core/members.h"
 #include "fs/core/superblock.h"
 #include "fs/core/volume.h"
 #include "fs/fuse/handlers.h"
@@ -53,39 +54,39 @@ Error about(const std::string& device, Error error) {
 
 // --- the device and the volume ---
 
-Result<std::unique_ptr<pmem::Device>> open_once(const Options& options) {
+Result<std::unique_ptr<pmem::Device>> open_once(const Options& options, const std::string& path) {
   pmem::OpenOptions how;
   how.assume_pmem = options.assume == Assume::kPmem;
   how.assert_persistent = options.assume == Assume::kPersistent;
-  auto device = pmem::open_device(options.device, how);
+  auto device = pmem::open_device(path, how);
   // A read-only mount recovers too, so it writes if it can.
   const bool forbidden = !device && (device.error().code == EROFS || device.error().code == EACCES);
   if (forbidden && options.volume.read_only) {
     how.read_only = true;
-    device = pmem::open_device(options.device, how);
+    device = pmem::open_device(path, how);
   }
   return device;
 }
 
 // Claims the device. The daemon of an earlier mount may still be writing its last bytes after umount(8) has returned:
 // that is worth waiting for, a mounted device is not.
-Result<std::unique_ptr<pmem::Device>> claim(const Options& options) {
+Result<std::unique_ptr<pmem::Device>> claim(const Options& options, const std::string& path) {
   const auto start = std::chrono::steady_clock::now();
   bool said = false;
   while (true) {
-    auto device = open_once(options);
+    auto device = open_once(options, path);
     if (device) return device;
     if (device.error().code == EBUSY) {
-      const std::string elsewhere = where_mounted(options.device);
-      if (!elsewhere.empty()) return fail(EBUSY, options.device + " is mounted on " + elsewhere);
+      const std::string elsewhere = where_mounted(path);
+      if (!elsewhere.empty()) return fail(EBUSY, path + " is mounted on " + elsewhere);
       const auto waited = std::chrono::steady_clock::now() - start;
-      if (waited > kBusySilence && !std::exchange(said, true)) spdlog::info("{} is in use, waiting", options.device);
+      if (waited > kBusySilence && !std::exchange(said, true)) spdlog::info("{} is in use, waiting", path);
       if (waited < kBusyPatience) {
         std::this_thread::sleep_for(kBusyPoll);
         continue;
       }
     }
-    return tl::unexpected(about(options.device, device.error()));
+    return tl::unexpected(about(path, device.error()));
   }
 }
 
@@ -168,9 +169,11 @@ class LoopEnd {
   std::atomic<bool> ended_{false};
 };
 
-void announce(const Options& options, const pmem::Device& device, const Volume& volume) {
-  std::string line = device.durability_sentence();
-  if (device.is_memory() && options.volume.writeback == Writeback::kDeferred) {
+void announce(const Options& options, const OpenMembers& devices, const Volume& volume) {
+  std::string line = devices.main->durability_sentence();
+  if (devices.realtime) line += " Realtime device: " + devices.realtime->durability_sentence();
+  const bool memory = devices.main->is_memory() || (devices.realtime && devices.realtime->is_memory());
+  if (memory && options.volume.writeback == Writeback::kDeferred) {
     line += " Writeback is deferred: durable is what was synced.";
   }
   std::printf("plumbfs: mounted on %s%s: %s\n", options.mountpoint.c_str(), volume.read_only() ? " (read-only)" : "",
@@ -179,7 +182,7 @@ void announce(const Options& options, const pmem::Device& device, const Volume& 
 }
 
 // Everything between a mounted volume and its unmount. Returns an exit status.
-int run_fuse(const Options& options, const pmem::Device& device, Volume& volume, Launch& launch) {
+int run_fuse(const Options& options, const OpenMembers& devices, Volume& volume, Launch& launch) {
   Server server(volume, options);
   std::vector<std::string> warnings;
   server.ask_for_io_uring = choose_io_uring(options, warnings);
@@ -189,7 +192,7 @@ int run_fuse(const Options& options, const pmem::Device& device, Volume& volume,
   if (!session) return kExitUsage;
   server.session = session.get();
   server.on_init = [&] {
-    announce(options, device, volume);
+    announce(options, devices, volume);
     if (!options.foreground || !options.log_file.empty()) {
       const Status logging = log_to_file_or_syslog(options.log_file, options.debug);
       if (!logging) spdlog::warn("{}", logging.error().message());
@@ -243,14 +246,18 @@ int run_session(Options options, Launch& launch) {
                  options.device);
   }
 
-  auto device = claim(options);
+  if (!options.realtime_device.empty())
+    options.realtime_device = std::filesystem::absolute(options.realtime_device).lexically_normal().string();
+  auto device = claim(options, options.device);
   if (!device) return complain(device.error(), kExitFailed);
   if (const Status same = check_uuid(options, **device); !same) return complain(same.error(), kExitFailed);
-  options.volume.read_only = options.volume.read_only || (*device)->info().read_only;
-  auto volume = Volume::mount(**device, options.volume);
+  auto devices = open_members(std::move(*device), options.realtime_device,
+                              [&](const std::string& path) { return claim(options, path); });
+  if (!devices) return complain(about(options.device, devices.error()), kExitFailed);
+  auto volume = Volume::mount(devices->members(), options.volume);
   if (!volume) return complain(about(options.device, volume.error()), kExitFailed);
 
-  const int status = run_fuse(options, **device, **volume, launch);
+  const int status = run_fuse(options, *devices, **volume, launch);
   const Status unmounted = (*volume)->unmount();
   if (!unmounted) {
     spdlog::error("{} was not unmounted cleanly: {}", options.device, unmounted.error().message());

@@ -7,10 +7,13 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "fs/core/check.h"
+#include "fs/core/members.h"
 #include "fs/core/volume.h"
+#include "fs/media/uuid_text.h"
 #include "pmem/device.h"
 #include "tools/common/claim.h"
 #include "tools/common/command_line.h"
@@ -46,9 +49,14 @@ int complain_operational(const Error& error, const std::string& device) {
 
 // A device whose check ended early: damage so bad that there is no report, or something that has nothing to do with
 // damage?
-int complain_no_report(const Error& error, const pmem::Device& device) {
+int complain_no_report(const Error& error, pmem::Device& device) {
   const std::string& path = device.info().path;
   const SuperblockCopies superblocks = read_superblocks(device);
+  if (const auto label = Superblock::read_label(device))
+    return complain_operational(
+        Error{0, path + " is the realtime device of the plumbfs " + media::uuid_text(label->filesystem_uuid) +
+                     "; check its main device, which has the metadata of both", 0},
+        path);
   if (superblocks.current() == nullptr && !superblocks.any_magic())
     return complain_operational(Error{0, path + " holds no plumbfs, or both copies of its superblock are lost", 0},
                                 path);
@@ -57,14 +65,14 @@ int complain_no_report(const Error& error, const pmem::Device& device) {
 }
 
 // Recovery is what a mount does first; a mount that does nothing else replays the journal and marks the volume clean.
-Status replay(pmem::Device& device) {
+Status replay(const Members& members) {
   MountOptions options;
   options.background_threads = false;
-  PLUMB_ASSIGN(const auto volume, Volume::mount(device, options));
+  PLUMB_ASSIGN(const auto volume, Volume::mount(members, options));
   return volume->unmount();
 }
 
-Result<CheckReport> check(pmem::Device& device, const FsckOptions& options) {
+Result<CheckReport> check(const Members& members, const FsckOptions& options) {
   ProgressLine progress(!options.json, options.device);
   CheckOptions how;
   how.zeros = options.zeros;
@@ -72,7 +80,7 @@ Result<CheckReport> check(pmem::Device& device, const FsckOptions& options) {
     how.progress = [&](std::uint64_t done, std::uint64_t total, std::string_view phase) {
       progress.show(done, total, phase);
     };
-  return check_volume(device, how);
+  return check_volume(members, how);
 }
 
 // -p and -a without -f: believed when both copies of the superblock and the journal header say "clean".
@@ -120,11 +128,17 @@ int run(int argc, char** argv) {
 
   FsckOutcome outcome;
   outcome.device = options.device;
-  auto checked = check(**device, options);
-  if (!checked) return complain_no_report(checked.error(), **device);
+  const DeviceOpener open = [&how](const std::string& path) { return claim_device(path, how); };
+  // Without a superblock there is nothing to open beside it.
+  if (const auto superblock = Superblock::read_main(**device); !superblock)
+    return complain_no_report(superblock.error(), **device);
+  const auto devices = open_members(std::move(*device), options.realtime_device, open);
+  if (!devices) return complain_operational(devices.error(), options.device);
+  auto checked = check(devices->members(), options);
+  if (!checked) return complain_no_report(checked.error(), *devices->main);
   outcome.report = std::move(*checked);
   if (options.repair && !outcome.report.was_clean && outcome.report.problems_total == 0) {
-    if (const Status replayed = replay(**device); !replayed)
+    if (const Status replayed = replay(devices->members()); !replayed)
       return complain_operational(replayed.error(), options.device);
     outcome.replayed = true;
   }

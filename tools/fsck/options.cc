@@ -22,6 +22,8 @@ std::variant<FsckOptions, int> parse_fsck_options(int argc, char** argv) {
   no_flag->excludes(yes_flag)->excludes(preen_flag);
   app.add_flag("-f,--force", options.force, "Check even what was unmounted cleanly (with -p)");
   app.add_flag("--zeros", options.zeros, "Check that free blocks read as zeros, too; reads the whole device");
+  app.add_option("--rtdev", options.realtime_device, "The realtime device (default: found by its uuid)")
+      ->type_name("DEVICE");
   app.add_flag("--json", options.json, "Print the result as one JSON object");
   app.add_flag("-v,--verbose", options.verbose, "Print what was counted");
   app.add_option("DEVICE", options.device, "Dax device, block device or file")->required();

@@ -14,7 +14,10 @@ std::string counted(std::uint64_t number, const std::string& noun) {
 
 std::string usage(const CheckReport& report) {
   return counted(report.inodes, "inode") + ", " + std::to_string(report.blocks_used) + "/" +
-         std::to_string(report.blocks_total) + " blocks";
+         std::to_string(report.blocks_total) + " blocks" +
+         (report.realtime_extents_total == 0 ? std::string()
+                                             : ", " + std::to_string(report.realtime_extents_used) + "/" +
+                                                   std::to_string(report.realtime_extents_total) + " realtime extents");
 }
 
 }  // namespace
@@ -51,6 +54,10 @@ std::string verbose_text(const FsckOutcome& outcome) {
   line(report.files, "regular files");
   line(report.blocks_used, "blocks in use");
   line(report.blocks_total, "blocks");
+  if (report.realtime_extents_total != 0) {
+    line(report.realtime_extents_used, "realtime extents in use");
+    line(report.realtime_extents_total, "realtime extents");
+  }
   line(report.journal_records, "live journal records found");
   return text;
 }
@@ -68,6 +75,10 @@ std::string outcome_json(const FsckOutcome& outcome, int exit_status) {
   json["files"] = report.files;
   json["blocks_used"] = report.blocks_used;
   json["blocks_total"] = report.blocks_total;
+  if (report.realtime_extents_total != 0) {
+    json["realtime_extents_used"] = report.realtime_extents_used;
+    json["realtime_extents_total"] = report.realtime_extents_total;
+  }
   json["problems_total"] = report.problems_total;
   json["problems"] = nlohmann::ordered_json::array();
   for (const Problem& problem : report.problems) {

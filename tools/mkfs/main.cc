@@ -4,9 +4,11 @@
 // claimed, what is on it is looked at, and only then is anything written.
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <variant>
 
 #include "fs/core/volume.h"
@@ -42,6 +44,22 @@ Result<std::unique_ptr<pmem::Device>> open_for_format(const MkfsOptions& options
   return device;
 }
 
+// Null without --rtdev.
+Result<std::unique_ptr<pmem::Device>> open_realtime(const MkfsOptions& options, const pmem::Device& main) {
+  if (options.realtime_device.empty()) return std::unique_ptr<pmem::Device>();
+  // The path is kept in the superblock, as the place to look first.
+  const std::string path = std::filesystem::absolute(options.realtime_device).lexically_normal().string();
+  std::error_code unknown;
+  if (std::filesystem::equivalent(path, main.info().path, unknown))
+    return refuse(options.realtime_device + " is the main device; a realtime device is another one");
+  pmem::OpenOptions how;
+  how.assert_persistent = options.assume_persistent;
+  auto device = claim_device(path, how);
+  if (!device && device.error().code == ENOENT)
+    return refuse(options.realtime_device + " is not there; a file can be made by 'fallocate -l SIZE FILE'");
+  return device;
+}
+
 std::string name_of(const std::string& label, const std::string& uuid) {
   std::string text;
   if (!label.empty()) text += " with label \"" + printable(label) + "\"";
@@ -50,7 +68,7 @@ std::string name_of(const std::string& label, const std::string& uuid) {
 }
 
 // What is on the device, as one clause; empty if nothing that anybody knows.
-Result<std::string> contents_of(const pmem::Device& device) {
+Result<std::string> contents_of(pmem::Device& device) {
   const SuperblockCopies superblocks = read_superblocks(device);
   if (const SuperblockCopy* copy = superblocks.current())
     return "a plumbfs file system" + name_of(label_of(copy->superblock.label), media::uuid_text(copy->superblock.uuid));
@@ -58,6 +76,9 @@ Result<std::string> contents_of(const pmem::Device& device) {
     const Error& error = superblocks.most_telling().status.error();
     return "a plumbfs file system that this program cannot read (" + error.detail + ")";
   }
+  if (const auto label = Superblock::read_label(device))
+    return "the realtime device of a plumbfs" +
+           name_of(label_of(label->label), media::uuid_text(label->filesystem_uuid));
   PLUMB_ASSIGN(const auto signatures, find_signatures(device));
   std::string text;
   for (const Signature& signature : signatures)
@@ -65,13 +86,25 @@ Result<std::string> contents_of(const pmem::Device& device) {
   return text;
 }
 
-Status refuse_if_not_empty(const MkfsOptions& options, const pmem::Device& device) {
+Status refuse_if_not_empty(pmem::Device& device) {
+  const std::string& path = device.info().path;
   const auto contents = contents_of(device);
   if (!contents)
-    return fail(contents.error().code, options.device + ": cannot find out what is on it: " + contents.error().detail +
+    return fail(contents.error().code, path + ": cannot find out what is on it: " + contents.error().detail +
                                            "; -f makes the file system anyway");
   if (contents->empty()) return {};
-  return refuse(options.device + " holds " + *contents + "; -f overwrites it, and all of it is lost");
+  return refuse(path + " holds " + *contents + "; -f overwrites it, and all of it is lost");
+}
+
+// Makes room on a device that was there before. True if it reads as zeros now.
+Result<bool> clear(const MkfsOptions& options, pmem::Device& device) {
+  if (options.force) {
+    PLUMB_ASSIGN(const auto wiped, wipe_signatures(device));
+    for (const Signature& signature : wiped)
+      if (!options.quiet && !options.json)
+        std::printf("%s: wiped %s\n", device.info().path.c_str(), printable(signature.what).c_str());
+  }
+  return zero_contents(device);
 }
 
 Status make(const MkfsOptions& options) {
@@ -83,21 +116,21 @@ Status make(const MkfsOptions& options) {
   const bool fresh = image && image->created();
 
   PLUMB_ASSIGN(const auto device, open_for_format(options));
+  PLUMB_ASSIGN(const auto realtime, open_realtime(options, *device));
   FormatOptions format = options.format;
-  if (fresh) {
-    format.contents_are_zero = true;
-  } else {
-    if (!options.force) {
-      PLUMB_TRY(refuse_if_not_empty(options, *device));
-    } else {
-      PLUMB_ASSIGN(const auto wiped, wipe_signatures(*device));
-      for (const Signature& signature : wiped)
-        if (!options.quiet && !options.json)
-          std::printf("%s: wiped %s\n", options.device.c_str(), printable(signature.what).c_str());
-    }
-    format.contents_are_zero = zero_contents(*device);
+  format.contents_are_zero = fresh;
+  // Both are looked at before either is touched.
+  if (!options.force) {
+    if (!fresh) PLUMB_TRY(refuse_if_not_empty(*device));
+    if (realtime) PLUMB_TRY(refuse_if_not_empty(*realtime));
   }
-  PLUMB_TRY(Volume::format(*device, format));
+  if (!fresh) {
+    PLUMB_ASSIGN(format.contents_are_zero, clear(options, *device));
+  }
+  if (realtime) {
+    PLUMB_ASSIGN(format.realtime_is_zero, clear(options, *realtime));
+  }
+  PLUMB_TRY(Volume::format({*device, realtime.get()}, format));
 
   const SuperblockCopies superblocks = read_superblocks(*device);
   for (const SuperblockCopy& copy : superblocks.copies)
@@ -105,7 +138,8 @@ Status make(const MkfsOptions& options) {
       return fail(copy.status.error().code,
                   options.device + ": what was written does not read back: " + copy.status.error().detail);
   if (image) image->keep();
-  const MkfsReport report{*device, superblocks.current()->superblock, is_sparse(*device)};
+  const MkfsReport report{*device, realtime.get(), superblocks.current()->superblock,
+                          is_sparse(*device) || (realtime && is_sparse(*realtime))};
   if (options.json)
     std::fputs(report_json(report).c_str(), stdout);
   else if (!options.quiet)

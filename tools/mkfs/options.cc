@@ -65,6 +65,15 @@ Status check(const MkfsOptions& options, const std::string& uuid, media::Uuid& u
   return {};
 }
 
+Status check_realtime(const MkfsOptions& options, std::uint64_t extent_bytes, bool extent_given) {
+  if (options.realtime_device.empty())
+    return extent_given ? fail(EINVAL, "--rt-extent is of the realtime device; --rtdev names one") : Status{};
+  if (!media::valid_realtime_extent(extent_bytes, options.format.block_size_bytes))
+    return fail(EINVAL, "--rt-extent " + std::to_string(extent_bytes) +
+                            " cannot be; it takes a power of two from 4k (and the block size) to 1G");
+  return {};
+}
+
 }  // namespace
 
 std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
@@ -72,6 +81,7 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
   std::string uuid = "random";
   std::uint64_t block_size = options.format.block_size_bytes;
   std::uint64_t journal_size = 0;
+  std::uint64_t realtime_extent = options.format.realtime_extent_bytes;
 
   CLI::App app("Makes a plumbfs on a device or a file. Everything on it is lost.", kProgram);
   prepare(app, kProgram);
@@ -87,6 +97,13 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
   app.add_option("--journal-size", journal_size, "Size of the journal (default: by the device)")
       ->transform(size_in_bytes)
       ->type_name("SIZE");
+  app.add_option("-r,--rtdev", options.realtime_device,
+                 "Second device for the data of files that are marked realtime (plumb set)")
+      ->type_name("DEVICE");
+  auto* const extent = app.add_option("-e,--rt-extent", realtime_extent,
+                                      "Unit of allocation of the realtime device: a power of two from 4k to 1G (default 2M)")
+                           ->transform(size_in_bytes)
+                           ->type_name("SIZE");
   app.add_flag("-f,--force", options.force, "Overwrite a file system, partition table or RAID member that is there");
   app.add_flag("--assume-persistent", options.assume_persistent,
                "Believe that a dax device without NVDIMM region keeps its contents over a power cut");
@@ -95,7 +112,8 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
   app.add_option("DEVICE", options.device, "Dax device, block device or file")->required();
   app.footer(
       "Exit status: 0 made, 1 error, 2 usage error.\n"
-      "Example: mkfs.plumbfs -L scratch -s 1G /dev/shm/scratch.plumbfs");
+      "Examples: mkfs.plumbfs -L scratch -s 1G /dev/shm/scratch.plumbfs\n"
+      "          mkfs.plumbfs /dev/dax0.0 -r /dev/dax1.0");
 
   if (const auto status = parse(app, argc, argv, kProgram, kMkfsUsage)) return *status;
   if (size->count() > 0 && options.create_bytes == 0) {
@@ -108,10 +126,12 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
   if (block_size > media::kMaxBlockSize)
     status = fail(EINVAL, "--block-size " + std::to_string(block_size) +
                               " is none that plumbfs has; choose 1k, 2k, 4k, 16k or 64k");
+  if (status) status = check_realtime(options, realtime_extent, extent->count() > 0);
   if (!status) {
     complain(kProgram, status.error().detail);
     return kMkfsUsage;
   }
+  options.format.realtime_extent_bytes = static_cast<std::uint32_t>(realtime_extent);
   return options;
 }
 

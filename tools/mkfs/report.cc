@@ -30,6 +30,15 @@ std::string report_text(const MkfsReport& report) {
       "  blocks      " + std::to_string(blocks_of(superblock)) + " of " + size_text(superblock.block_size_bytes) + "\n";
   text += "  journal     " + size_text(superblock.journal_bytes) + "\n";
   text += "  uuid        " + media::uuid_text(superblock.uuid) + "\n";
+  if (report.realtime != nullptr) {
+    const pmem::DeviceInfo& second = report.realtime->info();
+    const media::DeviceEntry& entry = superblock.devices[1];
+    text += "  realtime    " + second.path + ": " + second.type + ", " + size_text(second.size_bytes) + ", " +
+            kind_of(*report.realtime) + (second.is_volatile ? ", VOLATILE" : "") + "\n";
+    text += "              " + std::to_string(entry.size_bytes / entry.extent_bytes) + " extents of " +
+            size_text(entry.extent_bytes) + ", uuid " + media::uuid_text(entry.uuid) + "\n";
+    text += "              " + report.realtime->durability_sentence() + "\n";
+  }
   const std::string label = label_of(superblock.label);
   text += "  label       " + (label.empty() ? "(none)" : printable(label)) + "\n";
   if (info.is_volatile)
@@ -57,6 +66,18 @@ std::string report_json(const MkfsReport& report) {
   json["uuid"] = media::uuid_text(superblock.uuid);
   json["label"] = label_of(superblock.label);
   json["sparse"] = report.sparse;
+  if (report.realtime != nullptr) {
+    const pmem::DeviceInfo& second = report.realtime->info();
+    const media::DeviceEntry& entry = superblock.devices[1];
+    json["realtime"] = {{"device", second.path},
+                        {"type", second.type},
+                        {"kind", kind_of(*report.realtime)},
+                        {"volatile", second.is_volatile},
+                        {"durability", report.realtime->durability_sentence()},
+                        {"size_bytes", entry.size_bytes.get()},
+                        {"extent_bytes", entry.extent_bytes.get()},
+                        {"uuid", media::uuid_text(entry.uuid)}};
+  }
   // A label may be any bytes; JSON is UTF-8.
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "fs/core/superblock.h"
 #include "fs/media/layout.h"
 #include "fs/media/uuid_text.h"
 #include "pmem/device.h"
@@ -113,6 +114,30 @@ void print_info(const pmem::Device& device, const SuperblockCopies& copies) {
   }
 }
 
+// A device that is a member, but not the main one.
+void show_member(const pmem::Device& device, const media::MemberLabel& label, bool json) {
+  if (json) {
+    const Json member = {{"device", device.info().path},
+                         {"type", device.info().type},
+                         {"role", "realtime"},
+                         {"uuid", media::uuid_text(label.uuid)},
+                         {"filesystem_uuid", media::uuid_text(label.filesystem_uuid)},
+                         {"label", label_of(label.label)},
+                         {"size_bytes", label.size_bytes.get()},
+                         {"allocation_unit_bytes", label.extent_bytes.get()}};
+    std::puts(member.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+    return;
+  }
+  const std::string name = label_of(label.label);
+  line("device", device.info().path + " (" + device.info().type + ")");
+  line("role", "realtime device of a plumbfs; its main device has the rest");
+  line("uuid", media::uuid_text(label.uuid));
+  line("of file system", media::uuid_text(label.filesystem_uuid));
+  line("label", name.empty() ? "(none)" : name);
+  line("size", size_text(label.size_bytes));
+  line("realtime extent", size_text(label.extent_bytes));
+}
+
 Status show(const std::string& path, bool json) {
   pmem::OpenOptions how;
   how.read_only = true;
@@ -122,6 +147,10 @@ Status show(const std::string& path, bool json) {
   if (!device) return tl::unexpected(device.error());
   const SuperblockCopies copies = read_superblocks(**device);
   if (copies.current() == nullptr) {
+    if (const auto label = Superblock::read_label(**device)) {
+      show_member(**device, *label, json);
+      return {};
+    }
     const Error& error = copies.most_telling().status.error();
     if (!copies.any_magic()) return refuse(path + " holds no plumbfs");
     return fail(error.code, path + ": " + error.detail, copies.most_telling().offset_bytes);

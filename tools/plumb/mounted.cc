@@ -1,6 +1,7 @@
 #include "tools/plumb/mounted.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -48,6 +49,12 @@ Status MountedPath::ioctl(unsigned long request, void* argument) const {
   if (::ioctl(fd_, request, argument) == 0) return {};
   if (errno == ENOTTY || errno == ENOSYS || errno == EINVAL || errno == EOPNOTSUPP)
     return refuse(path_ + " is not on a mounted plumbfs");
+  return fail(errno, path_);
+}
+
+Status MountedPath::set_flags(const struct fsxattr& attributes) const {
+  struct fsxattr copy = attributes;
+  if (::ioctl(fd_, FS_IOC_FSSETXATTR, &copy) == 0) return {};
   return fail(errno, path_);
 }
 

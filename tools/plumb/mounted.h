@@ -7,6 +7,8 @@
 
 #include "pmem/result.h"
 
+struct fsxattr;
+
 namespace plumb::tools {
 
 class MountedPath {
@@ -20,6 +22,8 @@ class MountedPath {
 
   /// Errors that mean "this is no plumbfs" say so.
   [[nodiscard]] Status ioctl(unsigned long request, void* argument) const;
+  /// FS_IOC_FSSETXATTR, whose EINVAL says something about the flags.
+  [[nodiscard]] Status set_flags(const struct fsxattr& attributes) const;
 
  private:
   MountedPath(std::string path, int fd);
