@@ -100,6 +100,8 @@ Result<media::Superblock> lay_out(const Members& members, const FormatOptions& o
   sb.lease_bytes = device.size_bytes() >= (256u << 20) ? 256u << 10 : 64u << 10;
   sb.state_block = blocks_for(sb.lease_start + sb.lease_bytes, block_size);
   sb.device_count = 1;
+  if (options.realtime_inherit && members.realtime == nullptr)
+    return fail(EINVAL, "files of the root directory cannot be realtime: there is no realtime device");
   media::DeviceEntry& main = sb.devices[0];
   main.uuid = sb.uuid;
   main.size_bytes = blocks * block_size;
@@ -191,7 +193,7 @@ Status write_label(pmem::Device& device, const media::Superblock& sb) {
 }
 
 Status write_root(pmem::Device& device, const media::Superblock& sb, std::uint64_t inode_block,
-                  std::uint64_t table_leaf) {
+                  std::uint64_t table_leaf, std::uint32_t root_flags) {
   const std::uint64_t block_size = sb.block_size_bytes;
   media::Inode root;
   std::memset(static_cast<void*>(&root), 0, sizeof root);
@@ -199,6 +201,7 @@ Status write_root(pmem::Device& device, const media::Superblock& sb, std::uint64
   root.number = kRootInode.value;
   root.generation = 1;
   root.mode = S_IFDIR | 0755;
+  root.flags = root_flags;
   root.links = 2;
   root.parent = kRootInode.value;
   root.atime = root.mtime = root.ctime = root.btime = sb.created.seconds;
@@ -261,7 +264,7 @@ Status Volume::format(const Members& members, const FormatOptions& options) {
   }
   PLUMB_TRY(state.write(device));
   PLUMB_TRY(write_bitmap(device, sb, 0, main.data_start + 2));
-  PLUMB_TRY(write_root(device, sb, inode_block, table_leaf));
+  PLUMB_TRY(write_root(device, sb, inode_block, table_leaf, options.realtime_inherit ? kInodeRtInherit : 0));
   // Epochs of an earlier file system on this device must not come again: start where its records are not.
   std::uint64_t epoch = 0;
   std::memcpy(&epoch, sb.uuid.data(), sizeof epoch);

@@ -82,6 +82,7 @@ struct FormatOptions {
   std::uint64_t journal_bytes = 0;              // 0: by size
   bool contents_are_zero = false;               // the caller knows the device reads as zeros
   std::uint32_t realtime_extent_bytes = 2u << 20;  // unit of the realtime device: a power of two, 4 KiB (and a block) to 1 GiB
+  bool realtime_inherit = false;                // the root directory hands the realtime flag down
   bool realtime_is_zero = false;                // the caller knows the realtime device reads as zeros
   std::array<std::uint8_t, 16> realtime_uuid{}; // all zeros: make one
   std::array<std::uint8_t, 16> hash_seed{};     // all zeros: random; tests fix it

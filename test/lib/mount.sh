@@ -10,14 +10,15 @@
 #     plumb_end                                 prints the closing line and exits
 #
 # Kinds of device: "memory" is a file on tmpfs, which the daemon stores to and flushes as memory;
-# "cached" is a file on a disk, which it maps through the page cache.
+# "cached" is a file on a disk, which it maps through the page cache. "rt-MAIN-REALTIME", as in
+# rt-memory-cached, is a file system with a realtime device, whose new files are all realtime.
 #
 # Whatever happens, the trap unmounts what this script mounted, ends the daemons it started (by
 # process id, nothing else), and deletes its images. Exit status: 0 passed, 1 failed, 77 skipped.
 #
 # Environment: PLUMBFS_BUILD, the build directory (default build/release of this repository);
 # PLUMBFS_MEMORY_DIR and PLUMBFS_CACHED_DIR, where images are made (default /dev/shm, /var/tmp);
-# PLUMBFS_KEEP=1 keeps logs and images.
+# PLUMBFS_KEEP=1 keeps logs and images; PLUMBFS_RT_EXTENT, the realtime extent size (default 64k).
 
 PLUMB_REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PLUMB_BUILD=${PLUMBFS_BUILD:-$PLUMB_REPOSITORY/build/release}
@@ -29,6 +30,7 @@ PLUMB_SCRATCH=            # small files: logs, mount points
 PLUMB_DELETE=()           # directories to delete at the end
 declare -A PLUMB_PID=()   # mount point -> process id of its daemon
 declare -A PLUMB_LOG=()   # mount point -> log of its daemon
+declare -A PLUMB_RT=()    # image -> its realtime device
 PLUMB_SERIAL=0
 PLUMB_FAILED=0
 
@@ -123,6 +125,10 @@ plumb_wait_gone() {
 plumb_usable() {
     local parent type kind=cached
     case $1 in
+        rt-*-*)
+            plumb_usable "${1##*-}" && plumb_usable "$(cut -d- -f2 <<<"$1")"
+            return
+            ;;
         memory) parent=${PLUMBFS_MEMORY_DIR:-/dev/shm} ;;
         cached) parent=${PLUMBFS_CACHED_DIR:-/var/tmp} ;;
         *) die "unknown kind of device '$1': memory or cached" ;;
@@ -140,23 +146,29 @@ plumb_usable() {
     PLUMB_IMAGE_PARENT=$parent
 }
 
-# plumb_image VARIABLE memory|cached SIZE: an empty file, allocated fully.
+# plumb_image VARIABLE KIND SIZE: an empty file, allocated fully; of a kind with a realtime device two of this size.
 plumb_image() {
-    local directory
+    local directory second=
+    if [[ $2 == rt-* ]]; then plumb_image second "${2##*-}" "$3"; fi
     plumb_usable "$2" || skip "there is no $2 device"
     directory=$(mktemp -d "$PLUMB_IMAGE_PARENT/plumbfs-test.XXXXXX")
     PLUMB_DELETE+=("$directory")
     if ! fallocate -l "$3" "$directory/image" 2>"$PLUMB_SCRATCH/fallocate"; then
         skip "no room for an image of $3 in $PLUMB_IMAGE_PARENT: $(<"$PLUMB_SCRATCH/fallocate")"
     fi
+    if [[ -n $second ]]; then PLUMB_RT[$directory/image]=$second; fi
     printf -v "$1" '%s' "$directory/image"
 }
 
-plumb_delete_image() { rm -rf -- "$(dirname "$1")"; }
+plumb_delete_image() {
+    if [[ -n ${PLUMB_RT[$1]:-} ]]; then rm -rf -- "$(dirname "${PLUMB_RT[$1]}")"; fi
+    rm -rf -- "$(dirname "$1")"
+}
 
 plumb_mkfs() {
-    local image=$1
+    local image=$1 extent=${PLUMBFS_RT_EXTENT:-64k}
     shift
+    if [[ -n ${PLUMB_RT[$image]:-} ]]; then set -- -r "${PLUMB_RT[$image]}" -e "$extent" --rt-inherit "$@"; fi
     "$MKFS" -f "$@" "$image" >"$PLUMB_SCRATCH/mkfs" 2>&1 ||
         die "mkfs.plumbfs $* failed: $(<"$PLUMB_SCRATCH/mkfs")"
 }

@@ -65,9 +65,10 @@ Status check(const MkfsOptions& options, const std::string& uuid, media::Uuid& u
   return {};
 }
 
-Status check_realtime(const MkfsOptions& options, std::uint64_t extent_bytes, bool extent_given) {
+Status check_realtime(const MkfsOptions& options, std::uint64_t extent_bytes, bool asked_for) {
   if (options.realtime_device.empty())
-    return extent_given ? fail(EINVAL, "--rt-extent is of the realtime device; --rtdev names one") : Status{};
+    return asked_for ? fail(EINVAL, "--rt-extent and --rt-inherit are about the realtime device; --rtdev names one")
+                     : Status{};
   if (!media::valid_realtime_extent(extent_bytes, options.format.block_size_bytes))
     return fail(EINVAL, "--rt-extent " + std::to_string(extent_bytes) +
                             " cannot be; it takes a power of two from 4k (and the block size) to 1G");
@@ -104,6 +105,8 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
                                       "Unit of allocation of the realtime device: a power of two from 4k to 1G (default 2M)")
                            ->transform(size_in_bytes)
                            ->type_name("SIZE");
+  auto* const inherit = app.add_flag("--rt-inherit", options.format.realtime_inherit,
+                                     "Mark the root directory: new files are realtime unless told otherwise");
   app.add_flag("-f,--force", options.force, "Overwrite a file system, partition table or RAID member that is there");
   app.add_flag("--assume-persistent", options.assume_persistent,
                "Believe that a dax device without NVDIMM region keeps its contents over a power cut");
@@ -126,7 +129,7 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
   if (block_size > media::kMaxBlockSize)
     status = fail(EINVAL, "--block-size " + std::to_string(block_size) +
                               " is none that plumbfs has; choose 1k, 2k, 4k, 16k or 64k");
-  if (status) status = check_realtime(options, realtime_extent, extent->count() > 0);
+  if (status) status = check_realtime(options, realtime_extent, extent->count() + inherit->count() > 0);
   if (!status) {
     complain(kProgram, status.error().detail);
     return kMkfsUsage;
