@@ -101,36 +101,30 @@ Status VolumeImpl::touch_atime(Inode& inode) {
   return {};
 }
 
-Status VolumeImpl::shrink(Inode& inode, media::Inode next, std::uint64_t size_bytes) {
-  PLUMB_TRY(load_extents(store, inode));
+Result<bool> VolumeImpl::shrink(Transaction& t, Inode& inode, media::Inode next, std::uint64_t size_bytes) {
   const std::uint64_t first = first_block_beyond(inode.media, size_bytes);
   inode.tail.add(size_bytes, inode.media.size_bytes);  // the last unit keeps bytes beyond the new end
   next.size_bytes = size_bytes;
-  bool done = false;
-  {
-    Transaction t(store, Transaction::Privilege::kMayUseReserve);
-    auto step = [&]() -> Result<bool> {
-      PLUMB_ASSIGN(const bool all,
-                   remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(~std::uint64_t{0}), 256));
-      PLUMB_TRY(settle_extents(t, next, inode.extents));
-      PLUMB_TRY(table.put(t, next));
-      // Too many extents for one record: the orphan list finishes the work after a crash.
-      if (!all)
-        PLUMB_TRY(table.add_orphan(t, inode.number()));
-      else if (next.links != 0)
-        PLUMB_TRY(table.remove_orphan(t, inode.number()));  // listed by an earlier truncate that failed half way
-      return all;
-    };
-    const Result<bool> all = step();
-    const Result<Sequence> committed = all ? t.commit() : Result<Sequence>(tl::unexpected(all.error()));
-    if (!committed) {
-      forget_extents(inode);
-      return tl::unexpected(committed.error());
-    }
-    adopt(inode, next, *committed, true);
-    done = *all;
+  auto step = [&]() -> Result<bool> {
+    PLUMB_ASSIGN(const bool all,
+                 remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(~std::uint64_t{0}), 256));
+    PLUMB_TRY(settle_extents(t, next, inode.extents));
+    PLUMB_TRY(table.put(t, next));
+    // Too many extents for one record: the orphan list finishes the work after a crash.
+    if (!all)
+      PLUMB_TRY(table.add_orphan(t, inode.number()));
+    else if (next.links != 0)
+      PLUMB_TRY(table.remove_orphan(t, inode.number()));  // listed by an earlier truncate that failed half way
+    return all;
+  };
+  const Result<bool> all = step();
+  const Result<Sequence> committed = all ? t.commit() : Result<Sequence>(tl::unexpected(all.error()));
+  if (!committed) {
+    forget_extents(inode);
+    return tl::unexpected(committed.error());
   }
-  return done ? Status{} : finish_truncate(inode);
+  adopt(inode, next, *committed, true);
+  return *all;
 }
 
 Attributes Volume::attributes(Inode& inode) {
@@ -151,24 +145,22 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
     SetAttributes effective = set;
     // truncate(2) changes mtime also when the size stays; FUSE does not always ask for it.
     if (set.size_bytes && !set.mtime) effective.mtime_now = true;
+    if (smaller) PLUMB_TRY(load_extents(v.store, inode));
+    bool all_cut = true;
     {
       Transaction t(v.store, smaller ? Transaction::Privilege::kMayUseReserve : Transaction::Privilege::kOrdinary);
       PLUMB_TRY(apply(t, next, effective, caller, now));
-      if (!smaller) {
+      if (smaller) {
+        // In one record with the rest: `next` names xattr blocks as this transaction leaves them (capability, ACL).
+        PLUMB_ASSIGN(all_cut, v.shrink(t, inode, next, *set.size_bytes));
+      } else {
         if (set.size_bytes) next.size_bytes = *set.size_bytes;
         PLUMB_TRY(v.table.put(t, next));
         PLUMB_ASSIGN(const Sequence sequence, t.commit());
         VolumeImpl::adopt(inode, next, sequence, set.size_bytes.has_value());
-        return attributes_of(next, v.store.block_size());
-      }
-      // A chmod of an ACL together with a truncate is two records; the kernel never sends both.
-      if (set.mode) {
-        PLUMB_TRY(v.table.put(t, next));
-        PLUMB_ASSIGN(const Sequence sequence, t.commit());
-        VolumeImpl::adopt(inode, next, sequence, false);
       }
     }
-    PLUMB_TRY(v.shrink(inode, next, *set.size_bytes));
+    if (!all_cut) PLUMB_TRY(v.finish_truncate(inode));
     return attributes_of(inode.media, v.store.block_size());
   });
   if (result && (v.options.sync || (result->flags & kInodeSync) != 0)) PLUMB_TRY(v.store.journal().force_all());

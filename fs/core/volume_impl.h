@@ -109,8 +109,9 @@ class VolumeImpl {
   [[nodiscard]] bool immediate(const pmem::Device& device) const {
     return device.is_memory() && options.writeback == Writeback::kImmediate;
   }
-  /// Truncate to a smaller size; exclusive lock held. `next` has the new attributes but for size and extents.
-  [[nodiscard]] Status shrink(Inode& inode, media::Inode next, std::uint64_t size_bytes);
+  /// Truncate to a smaller size, and commits; exclusive lock held, extents loaded. `next` has the new attributes but for size
+  /// and extents. False: extents are left, finish_truncate() goes on when the transaction is gone.
+  [[nodiscard]] Result<bool> shrink(Transaction& t, Inode& inode, media::Inode next, std::uint64_t size_bytes);
 
   const MountOptions options;
   Superblock superblock;

@@ -86,6 +86,30 @@ TEST_CASE("xattr: hundreds of them, and all blocks come back", "[core][xattr]") 
   CHECK(w.blocks_free() == first_free);
 }
 
+TEST_CASE("xattr: a truncate takes the capability, and nothing else, with it", "[core][xattr]") {
+  const int others = GENERATE(0, 1, 60);
+  const std::uint64_t new_size = GENERATE(0u, 100u, 50000u);
+  CAPTURE(others, new_size);
+  auto device = crash_device(DeviceKind::kMemory, 32u << 20);
+  must(Volume::format(*device, fixed_format(1024)));
+  World w(*device);
+  const std::uint64_t first_free = w.blocks_free();
+  w.create("f");
+  w.write("f", 0, pattern('d', 50000));
+  for (int i = 0; i < others; ++i) w.set_xattr("f", "user.n" + std::to_string(i), pattern('v', 100));
+  w.set_xattr("f", "security.capability", pattern('c', 20));
+  w.truncate("f", new_size);
+  CHECK(code_of(w->get_xattr(*w.find("f"), "security.capability")) == ENODATA);
+  CHECK(must(w->list_xattrs(*w.find("f"))).size() == static_cast<std::size_t>(others));
+  CHECK(w.stat("f").size_bytes == new_size);
+  w.die();
+  w = World(*device);
+  CHECK(must(w->list_xattrs(*w.find("f"))).size() == static_cast<std::size_t>(others));
+  w.unlink("f");
+  must(w->run_reclaim());
+  CHECK(w.blocks_free() == first_free);
+}
+
 TEST_CASE("acl: inherited by files and directories, and in step with the mode", "[core][acl]") {
   auto device = crash_device(DeviceKind::kMemory, 16u << 20);
   must(Volume::format(*device, fixed_format(4096)));
