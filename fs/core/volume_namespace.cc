@@ -198,7 +198,7 @@ Result<Attributes> Volume::link(Inode& inode, Inode& parent, std::string_view na
     MutexLock names(v.namespace_mutex);
     if (&inode == &parent) return fail(EPERM);
     ExclusiveLock parent_lock(parent.lock);
-    ExclusiveLock lock(inode.lock);
+    OneMoreInodeLock lock(inode.lock);
     PLUMB_TRY(may_add(parent.media));
     if (is_directory(inode.media)) return fail(EPERM);
     if (has(inode.media, kInodeImmutable) || has(inode.media, kInodeAppend)) return fail(EPERM);
@@ -237,7 +237,7 @@ static Status remove_name(VolumeImpl& v, Inode& parent, std::string_view name, b
     if (!entry) return fail(ENOENT);
     PLUMB_ASSIGN(victim, v.cache.get(entry->inode));
     if (victim.get() == &parent) return fail(EUCLEAN, "directory contains itself");
-    ExclusiveLock lock(victim->lock);
+    OneMoreInodeLock lock(victim->lock);
     const bool directory = is_directory(victim->media);
     if (want_directory && !directory) return fail(ENOTDIR);
     if (!want_directory && directory) return fail(EISDIR);

@@ -34,8 +34,8 @@ class Rename {
     if (target_) all.push_back(target_.get());
     std::sort(all.begin(), all.end());
     all.erase(std::unique(all.begin(), all.end()), all.end());
-    std::vector<std::unique_ptr<ExclusiveLock>> locks;
-    for (Inode* inode : all) locks.push_back(std::make_unique<ExclusiveLock>(inode->lock));
+    std::vector<std::unique_ptr<OneMoreInodeLock>> locks;
+    for (Inode* inode : all) locks.push_back(std::make_unique<OneMoreInodeLock>(inode->lock));
     PLUMB_TRY(check_rules());
     return commit();
   }
