@@ -40,7 +40,7 @@ Result<Superblock> Superblock::read_main(pmem::Device& main) {
   return chosen;
 }
 
-Result<media::MemberLabel> Superblock::read_label(pmem::Device& device) {
+Result<media::MemberLabel> Superblock::read_label(const pmem::Device& device) {
   if (device.size_bytes() < media::kReservedHeadBytes)
     return fail(EUCLEAN, device.info().path + ": too small to be a member of a plumbfs");
   std::optional<Error> first_error;

@@ -65,7 +65,7 @@ class Superblock {
   [[nodiscard]] std::uint64_t inodes_per_block() const { return block_size_ / media::kInodeBytes; }
 
   /// The label of a member that is not the main device, of a valid copy.
-  [[nodiscard]] static Result<media::MemberLabel> read_label(pmem::Device& device);
+  [[nodiscard]] static Result<media::MemberLabel> read_label(const pmem::Device& device);
 
  private:
   [[nodiscard]] Status attach_realtime(pmem::Device* device);

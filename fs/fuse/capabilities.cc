@@ -59,6 +59,9 @@ constexpr std::array<Wanted, 10> kWanted = {{
     {FUSE_CAP_EXPORT_SUPPORT, "no NFS export, no name_to_handle_at"},
 }};
 
+constexpr std::uint64_t kOfVolumesOnly = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_READDIRPLUS |
+                                         FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT;
+
 constexpr std::array<std::uint64_t, 7> kRefused = {
     FUSE_CAP_WRITEBACK_CACHE, FUSE_CAP_SPLICE_READ, FUSE_CAP_SPLICE_WRITE, FUSE_CAP_SPLICE_MOVE,
     FUSE_CAP_AUTO_INVAL_DATA, FUSE_CAP_POSIX_LOCKS, FUSE_CAP_FLOCK_LOCKS,
@@ -82,10 +85,14 @@ bool choose_io_uring(const Options& options, std::vector<std::string>& warnings)
   return false;
 }
 
-Features negotiate(fuse_conn_info& connection, const Options& options, bool io_uring,
+Features negotiate(fuse_conn_info& connection, const Options& options, Contents contents, bool io_uring,
                    std::vector<std::string>& missing) {
   Features features;
   for (const Wanted& wanted : kWanted) {
+    if (contents == Contents::kRawDevice && (wanted.capability & kOfVolumesOnly) != 0) {
+      refuse(connection, wanted.capability);
+      continue;
+    }
     if (!want(connection, wanted.capability) && wanted.without != nullptr) missing.emplace_back(wanted.without);
   }
   for (const std::uint64_t capability : kRefused) refuse(connection, capability);

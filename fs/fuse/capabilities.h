@@ -18,6 +18,7 @@
 // Thread safety: no state.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,15 @@ struct Features {
 /// by the user, is added to `warnings`.
 [[nodiscard]] bool choose_io_uring(const Options& options, std::vector<std::string>& warnings);
 
+enum class Contents : std::uint8_t {
+  kVolume,
+  // One file of fixed size: no ACLs, no names to list with their attributes. O_TRUNC comes as a truncate of its own: the
+  // kernel would take the file for empty after an open that takes the flag along.
+  kRawDevice,
+};
+
 /// Called from FUSE_INIT: sets what is wanted in `connection`. What is missing is added to `missing`, one clause each.
-[[nodiscard]] Features negotiate(fuse_conn_info& connection, const Options& options, bool io_uring,
+[[nodiscard]] Features negotiate(fuse_conn_info& connection, const Options& options, Contents contents, bool io_uring,
                                  std::vector<std::string>& missing);
 
 }  // namespace plumb::fuse

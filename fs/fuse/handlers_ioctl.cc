@@ -100,13 +100,9 @@ void set_ext_flags(Server& server, Request& request, Inode& inode, const void* i
 }
 
 void reply_statistics(Server& server, Request& request, std::size_t output_bytes) {
-  const std::string text = to_json(server.volume.counters());
-  if (text.size() > protocol::kStatisticsTextMax) return request.error(EOVERFLOW);
-  protocol::Statistics reply{};
-  reply.version = protocol::kVersion;
-  reply.length_bytes = static_cast<std::uint32_t>(text.size());
-  std::memcpy(reply.text, text.data(), text.size());
-  reply_value(request, reply, output_bytes);
+  const auto reply = to_reply(to_json(server.volume.counters()));
+  if (!reply) return request.error(reply.error());
+  reply_value(request, **reply, output_bytes);
 }
 
 }  // namespace

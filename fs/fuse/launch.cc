@@ -25,7 +25,7 @@ int wait_for(pid_t child, int pipe) {
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) != 0) return WEXITSTATUS(status);
-  std::fprintf(stderr, "plumbfs: the daemon died before the mount was up (%s %d)\n",
+  std::fprintf(stderr, "%s: the daemon died before the mount was up (%s %d)\n", program_invocation_short_name,
                WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
   return kExitFailed;
 }

@@ -11,6 +11,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <exception>
+#include <fstream>
 #include <memory>
 
 #include "fs/fuse/fuse_api.h"
@@ -58,20 +59,26 @@ void use(std::shared_ptr<spdlog::logger> logger, const char* pattern, bool debug
 
 }  // namespace
 
-void start_log(bool debug) {
-  use(std::make_shared<spdlog::logger>("plumbfs", std::make_shared<spdlog::sinks::stderr_sink_mt>()), "plumbfs: %v",
-      debug);
+void start_log(bool debug, const std::string& program) {
+  use(std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::stderr_sink_mt>()), "%n: %v", debug);
   fuse_set_log_func(log_of_libfuse);
 }
 
+Status check_log_file(const std::string& file) {
+  if (file.empty() || std::ofstream(file, std::ios::app)) return {};
+  return fail(errno, "the log file " + file);
+}
+
 Status log_to_file_or_syslog(const std::string& file, bool debug) {
+  // By start_log().
+  const std::string program = spdlog::default_logger()->name();
   try {
     if (file.empty()) {
-      auto sink = std::make_shared<spdlog::sinks::syslog_sink_mt>("plumbfs", LOG_PID, LOG_DAEMON, false);
-      use(std::make_shared<spdlog::logger>("plumbfs", std::move(sink)), "%v", debug);
+      auto sink = std::make_shared<spdlog::sinks::syslog_sink_mt>(program, LOG_PID, LOG_DAEMON, false);
+      use(std::make_shared<spdlog::logger>(program, std::move(sink)), "%v", debug);
     } else {
       auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(file);
-      use(std::make_shared<spdlog::logger>("plumbfs", std::move(sink)), "%Y-%m-%d %H:%M:%S.%e [%P] %l: %v", debug);
+      use(std::make_shared<spdlog::logger>(program, std::move(sink)), "%Y-%m-%d %H:%M:%S.%e [%P] %l: %v", debug);
     }
   } catch (const std::exception& exception) {
     return fail(EIO, std::string("the log cannot be opened: ") + exception.what());

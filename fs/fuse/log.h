@@ -12,8 +12,11 @@
 
 namespace plumb::fuse {
 
-/// Log to stderr as "plumbfs: message"; also takes over libfuse's messages.
-void start_log(bool debug);
+/// Log to stderr as "PROGRAM: message"; also takes over libfuse's messages.
+void start_log(bool debug, const std::string& program = "plumbfs");
+
+/// Whether `file` can be appended to; an empty name is fine.
+[[nodiscard]] Status check_log_file(const std::string& file);
 
 /// From now on to `file`, or to syslog if it is empty.
 [[nodiscard]] Status log_to_file_or_syslog(const std::string& file, bool debug);

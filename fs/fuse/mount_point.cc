@@ -17,6 +17,7 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -81,17 +82,21 @@ bool in_path(const std::string& program) {
   return false;
 }
 
+bool is_ours(std::string_view type) {
+  return type == "fuse.plumbfs" || type == "fuseblk.plumbfs" || type == "fuse.plumbraw";
+}
+
 // Writes back what programs have stored through shared mappings and nobody has synced.
 void write_back_mappings(const std::string& mount_point) {
-  const int directory = open(mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory < 0) return;
-  if (syncfs(directory) != 0) spdlog::warn("writeback of mapped files failed before the unmount: {}", strerror(errno));
-  close(directory);
+  const int root = open(mount_point.c_str(), O_RDONLY | O_CLOEXEC);
+  if (root < 0) return;
+  if (syncfs(root) != 0) spdlog::warn("writeback of mapped files failed before the unmount: {}", strerror(errno));
+  close(root);
 }
 
 }  // namespace
 
-Result<std::string> prepare_mount_point(const std::string& path) {
+Result<std::string> prepare_mount_point(const std::string& path, MountTarget target) {
   PLUMB_ASSIGN(const std::string absolute, resolve(path));
   for (int i = 0;; ++i) {
     const int error = ask_for_life(absolute.c_str());
@@ -104,7 +109,9 @@ Result<std::string> prepare_mount_point(const std::string& path) {
   }
   struct stat attributes {};
   if (stat(absolute.c_str(), &attributes) != 0) return fail(errno, "the mount point " + path);
-  if (!S_ISDIR(attributes.st_mode)) return fail(ENOTDIR, "the mount point " + path);
+  const bool fits =
+      S_ISDIR(attributes.st_mode) || (target == MountTarget::kDirectoryOrFile && S_ISREG(attributes.st_mode));
+  if (!fits) return fail(ENOTDIR, "the mount point " + path);
   return absolute;
 }
 
@@ -134,7 +141,7 @@ std::string where_mounted(const std::string& device) {
   std::array<char, 2 * PATH_MAX> buffer{};
   mntent entry{};
   while (getmntent_r(mounts.get(), &entry, buffer.data(), static_cast<int>(buffer.size())) != nullptr) {
-    if (std::string_view(entry.mnt_type) != "fuse.plumbfs") continue;
+    if (!is_ours(entry.mnt_type)) continue;
     struct stat mounted {};
     if (stat(entry.mnt_fsname, &mounted) != 0) continue;
     const bool same_node = S_ISREG(wanted.st_mode) ? mounted.st_dev == wanted.st_dev && mounted.st_ino == wanted.st_ino

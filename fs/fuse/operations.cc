@@ -14,7 +14,7 @@ namespace {
 void init(void* userdata, fuse_conn_info* connection) {
   auto& server = *static_cast<Server*>(userdata);
   std::vector<std::string> missing;
-  server.features = negotiate(*connection, server.options, server.ask_for_io_uring, missing);
+  server.features = negotiate(*connection, server.options, Contents::kVolume, server.ask_for_io_uring, missing);
   for (const std::string& clause : missing) spdlog::warn("this kernel or libfuse is too old: {}", clause);
   if (server.on_init) std::exchange(server.on_init, nullptr)();
 }

@@ -347,4 +347,22 @@ tl::expected<Options, EarlyExit> parse_options(int argc, const char* const* argv
   return std::move(options);
 }
 
+tl::expected<Options, std::string> parse_raw_options(const std::vector<std::string>& lists, bool as_root) {
+  static const std::array<std::string_view, 5> kOfVolumes = {"commit", "dirsync", "fuseblk", "rtdev", "uuid"};
+  State state;
+  state.options.allow_other = as_root;
+  for (const std::string& list : lists) {
+    for (const std::string& option : split_options(list)) {
+      const std::string name = option.substr(0, option.find('='));
+      const bool of_volumes = std::find(kOfVolumes.begin(), kOfVolumes.end(), name) != kOfVolumes.end();
+      if (of_volumes || option == "dax=inode") {
+        return tl::unexpected("the option " + option + " is one of file systems, and here is none");
+      }
+      if (const Problem problem = apply_option(state, option, false)) return tl::unexpected(*problem);
+    }
+  }
+  state.options.kernel = kernel_options(state, as_root);
+  return std::move(state.options);
+}
+
 }  // namespace plumb::fuse

@@ -65,6 +65,10 @@ struct EarlyExit {
 /// other file systems are, unless options say otherwise.
 [[nodiscard]] tl::expected<Options, EarlyExit> parse_options(int argc, const char* const* argv, bool as_root);
 
+/// The options of `plumb raw DEVICE MOUNTPOINT -o LIST...`: those of a mount, without those that only a file system
+/// understands. The error is one clause that names the option.
+[[nodiscard]] tl::expected<Options, std::string> parse_raw_options(const std::vector<std::string>& lists, bool as_root);
+
 /// Splits the argument of -o at its commas. A backslash takes the next character literally; commas within double quotes
 /// (SELinux contexts) do not split.
 [[nodiscard]] std::vector<std::string> split_options(std::string_view text);

@@ -83,17 +83,17 @@ void log_exception(std::string_view what) noexcept;
 /// libfuse cancels the threads of its rings wherever they are; a cancelled handler would leave locks behind.
 void forbid_cancellation(fuse_req_t request) noexcept;
 
-/// The C callback of libfuse for a handler `void handler(Server&, Request&, arguments...)`.
+/// The C callback of libfuse for a handler `void handler(S&, Request&, arguments...)`; S is the session's userdata.
 template <auto Handler>
 struct Callback;
 
-template <typename... Arguments, void (*Handler)(Server&, Request&, Arguments...)>
+template <typename S, typename... Arguments, void (*Handler)(S&, Request&, Arguments...)>
 struct Callback<Handler> {
   static void call(fuse_req_t raw, Arguments... arguments) {
     forbid_cancellation(raw);
     Request request(raw);
     try {
-      Handler(*static_cast<Server*>(fuse_req_userdata(raw)), request, arguments...);
+      Handler(*static_cast<S*>(fuse_req_userdata(raw)), request, arguments...);
     } catch (const std::bad_alloc&) {
       if (!request.replied()) request.error(ENOMEM);
     } catch (const std::exception& exception) {

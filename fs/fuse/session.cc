@@ -1,18 +1,12 @@
 #include "fs/fuse/session.h"
 
-#include <pthread.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -26,18 +20,16 @@
 #include "fs/fuse/log.h"
 #include "fs/fuse/mount_point.h"
 #include "fs/fuse/server.h"
+#include "fs/fuse/session_loop.h"
 #include "fs/fuse/termination.h"
 #include "pmem/device.h"
 
 namespace plumb::fuse {
 namespace {
 
-using SessionPointer = std::unique_ptr<fuse_session, void (*)(fuse_session*)>;
-
 constexpr auto kBusyPatience = std::chrono::seconds(10);
 constexpr auto kBusySilence = std::chrono::seconds(1);
 constexpr auto kBusyPoll = std::chrono::milliseconds(50);
-constexpr unsigned kLeastThreads = 16;
 
 int complain(const Error& error, int status) {
   spdlog::error("{}", error.message());
@@ -102,83 +94,15 @@ Status check_uuid(const Options& options, pmem::Device& device) {
 
 // --- the FUSE session ---
 
-// libfuse splits -o at commas and takes the character after a backslash literally.
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    if (c == ',' || c == '\\') result += '\\';
-    result += c;
-  }
-  return result;
-}
-
-SessionPointer make_session(const Options& options, Server& server) {
-  std::string list = "subtype=plumbfs,fsname=" + escaped(options.device);
-  for (const std::string& option : options.kernel) list += "," + escaped(option);
-  if (server.volume.read_only()) list += ",ro";
-  if (server.ask_for_io_uring) list += ",io_uring";
-  if (options.debug) list += ",debug";
-
-  fuse_args arguments = FUSE_ARGS_INIT(0, nullptr);
-  const bool complete = fuse_opt_add_arg(&arguments, "plumbfs") == 0 && fuse_opt_add_arg(&arguments, "-o") == 0 &&
-                        fuse_opt_add_arg(&arguments, list.c_str()) == 0;
-  const fuse_lowlevel_ops ops = operations();
-  fuse_session* session = complete ? fuse_session_new(&arguments, &ops, sizeof ops, &server) : nullptr;
-  fuse_opt_free_args(&arguments);
-  return {session, fuse_session_destroy};
-}
-
-unsigned thread_count(const Options& options) {
-  return options.threads != 0 ? options.threads : std::max(kLeastThreads, 2 * std::thread::hardware_concurrency());
-}
-
-int serve(fuse_session* session, const Options& options) {
-  const std::unique_ptr<fuse_loop_config, void (*)(fuse_loop_config*)> config(fuse_loop_cfg_create(),
-                                                                              fuse_loop_cfg_destroy);
-  if (!config) return -ENOMEM;
-  fuse_loop_cfg_set_clone_fd(config.get(), 1);
-  fuse_loop_cfg_set_max_threads(config.get(), thread_count(options));
-  if (options.max_idle_threads) fuse_loop_cfg_set_idle_threads(config.get(), *options.max_idle_threads);
-  return fuse_session_loop_mt(session, config.get());
-}
-
-// Makes the loop end. Before 3.17 it notices only when a signal interrupts its main thread.
-class LoopEnd {
- public:
-  explicit LoopEnd(fuse_session* session) : session_(session), loop_thread_(pthread_self()) {
-    struct sigaction wake {};
-    wake.sa_handler = [](int) {};
-    sigaction(SIGUSR1, &wake, nullptr);
-  }
-  void request() {
-    fuse_session_exit(session_);
-#if !PLUMB_FUSE_HAS_FEATURE_FLAGS
-    while (!ended_) {
-      pthread_kill(loop_thread_, SIGUSR1);
-      std::this_thread::sleep_for(kBusyPoll);
-    }
-#endif
-  }
-  void happened() {
-    ended_ = true;
-  }
-
- private:
-  fuse_session* const session_;
-  [[maybe_unused]] const pthread_t loop_thread_;
-  std::atomic<bool> ended_{false};
-};
-
-void announce(const Options& options, const OpenMembers& devices, const Volume& volume) {
-  std::string line = devices.main->durability_sentence();
+std::string announcement(const Options& options, const OpenMembers& devices, const Volume& volume) {
+  std::string line = "plumbfs: mounted on " + options.mountpoint + (volume.read_only() ? " (read-only)" : "") + ": " +
+                     devices.main->durability_sentence();
   if (devices.realtime) line += " Realtime device: " + devices.realtime->durability_sentence();
   const bool memory = devices.main->is_memory() || (devices.realtime && devices.realtime->is_memory());
   if (memory && options.volume.writeback == Writeback::kDeferred) {
     line += " Writeback is deferred: durable is what was synced.";
   }
-  std::printf("plumbfs: mounted on %s%s: %s\n", options.mountpoint.c_str(), volume.read_only() ? " (read-only)" : "",
-              line.c_str());
-  std::fflush(stdout);
+  return line;
 }
 
 // Everything between a mounted volume and its unmount. Returns an exit status.
@@ -187,50 +111,17 @@ int run_fuse(const Options& options, const OpenMembers& devices, Volume& volume,
   std::vector<std::string> warnings;
   server.ask_for_io_uring = choose_io_uring(options, warnings);
   for (const std::string& warning : warnings) spdlog::warn("{}", warning);
+  server.on_init = [&] { report_mounted(options, announcement(options, devices, volume), launch); };
 
-  const SessionPointer session = make_session(options, server);
-  if (!session) return kExitUsage;
-  server.session = session.get();
-  server.on_init = [&] {
-    announce(options, devices, volume);
-    if (!options.foreground || !options.log_file.empty()) {
-      const Status logging = log_to_file_or_syslog(options.log_file, options.debug);
-      if (!logging) spdlog::warn("{}", logging.error().message());
-    }
-    spdlog::info("{} is mounted on {}", options.device, options.mountpoint);
-    launch.report_ready();
-  };
-  if (fuse_session_mount(session.get(), options.mountpoint.c_str()) != 0) {
-    spdlog::error("{} cannot be mounted on {}", options.device, options.mountpoint);
-    return kExitFailed;
-  }
-
-  int result = 0;
-  {
-    LoopEnd end(session.get());
-    std::atomic<bool> by_signal{false};
-    const TerminationWatch watch([&](int signal) {
-      spdlog::info("ending: {}", strsignal(signal));
-      by_signal = true;
-      unmount(options.mountpoint);
-      end.request();
-    });
-    result = serve(session.get(), options);
-    end.happened();
-    if (by_signal) result = 0;
-  }
+  Mount mount{.options = options, .subtype = "plumbfs", .operations = operations(), .server = &server};
+  if (volume.read_only()) mount.session.emplace_back("ro");
+  if (server.ask_for_io_uring) mount.session.emplace_back("io_uring");
+  mount.on_created = [&](fuse_session* session) { server.session = session; };
+  const int status = run_session_loop(mount);
   // What a lazy unmount left behind; no request runs any more.
   server.files.clear();
   server.inodes.clear();
-  if (result == 0) return kExitOk;
-  spdlog::error("the session ended: {}", strerror(result < 0 ? -result : result));
-  unmount(options.mountpoint);
-  return kExitSystem;
-}
-
-Status check_log_file(const std::string& file) {
-  if (file.empty() || std::ofstream(file, std::ios::app)) return {};
-  return fail(errno, "the log file " + file);
+  return status;
 }
 
 }  // namespace

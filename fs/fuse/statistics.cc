@@ -1,28 +1,40 @@
 #include "fs/fuse/statistics.h"
 
+#include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace plumb::fuse {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json device_json(const DeviceStatistics& device) {
+  return {{"path", device.path},
+          {"type", device.type},
+          {"kind", device.kind},
+          {"role", device.role},
+          {"blocks", device.blocks},
+          {"blocks_free", device.blocks_free},
+          {"writeback_ranges", device.writeback_ranges},
+          {"writeback_bytes", device.writeback_bytes},
+          {"writeback_drains", device.writeback_drains},
+          {"device_flushes", device.device_flushes},
+          {"device_flushed_bytes", device.device_flushed_bytes},
+          {"device_drains", device.device_drains},
+          {"errors", device.errors},
+          {"dirty_bytes", device.dirty_bytes}};
+}
+
+std::string text_of(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
 
 std::string to_json(const VolumeStatistics& counters) {
-  using Json = nlohmann::ordered_json;
   Json devices = Json::array();
-  for (const DeviceStatistics& device : counters.devices) {
-    devices.push_back({{"path", device.path},
-                       {"type", device.type},
-                       {"kind", device.kind},
-                       {"role", device.role},
-                       {"blocks", device.blocks},
-                       {"blocks_free", device.blocks_free},
-                       {"writeback_ranges", device.writeback_ranges},
-                       {"writeback_bytes", device.writeback_bytes},
-                       {"writeback_drains", device.writeback_drains},
-                       {"device_flushes", device.device_flushes},
-                       {"device_flushed_bytes", device.device_flushed_bytes},
-                       {"device_drains", device.device_drains},
-                       {"errors", device.errors},
-                       {"dirty_bytes", device.dirty_bytes}});
-  }
+  for (const DeviceStatistics& device : counters.devices) devices.push_back(device_json(device));
   const Json result = {{"uuid", counters.uuid},
                        {"label", counters.label},
                        {"read_only", counters.read_only},
@@ -36,7 +48,23 @@ std::string to_json(const VolumeStatistics& counters) {
                        {"buffers", counters.buffers},
                        {"inodes_in_core", counters.inodes_in_core},
                        {"unsafe_shutdowns", counters.unsafe_shutdowns}};
-  return result.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return text_of(result);
+}
+
+std::string to_json(const RawFile& file) {
+  return text_of({{"raw", true},
+                  {"size_bytes", file.size_bytes()},
+                  {"read_only", file.read_only()},
+                  {"devices", Json::array({device_json(file.statistics())})}});
+}
+
+Result<std::unique_ptr<protocol::Statistics>> to_reply(const std::string& text) {
+  if (text.size() > protocol::kStatisticsTextMax) return fail(EOVERFLOW);
+  auto reply = std::make_unique<protocol::Statistics>();  // zeros
+  reply->version = protocol::kVersion;
+  reply->length_bytes = static_cast<std::uint32_t>(text.size());
+  std::memcpy(reply->text, text.data(), text.size());
+  return reply;
 }
 
 }  // namespace plumb::fuse

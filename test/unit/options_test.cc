@@ -177,4 +177,22 @@ TEST_CASE("options: splitting at commas", "[options]") {
   CHECK(has(o, "context=\"system_u:object_r:tmp_t:s0:c1,c2\""));
 }
 
+TEST_CASE("options of raw: those of a mount, but for those of a file system", "[options][raw]") {
+  const auto options = parse_raw_options({"writeback=deferred,interval=0", "ro,threads=3"}, true);
+  REQUIRE(options.has_value());
+  CHECK(options->volume.writeback == Writeback::kDeferred);
+  CHECK(options->volume.interval_seconds == 0);
+  CHECK(options->volume.read_only);
+  CHECK(options->threads == 3);
+  CHECK(options->allow_other);
+  CHECK(has(*options, "default_permissions"));
+  CHECK(has(*options, "ro"));
+  for (const char* list : {"commit=5", "uuid=1", "dirsync", "dax=inode", "fuseblk", "rtdev=/dev/dax1.0"}) {
+    const auto refused = parse_raw_options({list}, true);
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(contains(refused.error(), list));
+  }
+  CHECK(contains(parse_raw_options({"frobnicate"}, true).error(), "frobnicate"));
+}
+
 }  // namespace plumb::fuse

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -20,7 +22,8 @@ namespace {
 
 constexpr std::chrono::seconds kPatience{30};
 constexpr std::chrono::milliseconds kPoll{50};
-constexpr std::string_view kDaemonName = "plumbfs";
+constexpr std::array<std::string_view, 2> kOurNames = {"plumbfs", "plumb"};  // plumb: raw, info
+constexpr std::array<std::string_view, 3> kOurTypes = {"fuse.plumbfs", "fuseblk.plumbfs", "fuse.plumbraw"};
 
 namespace fs = std::filesystem;
 
@@ -92,7 +95,12 @@ std::vector<fs::path> entries_of(const fs::path& directory) {
   return entries;
 }
 
-// The mount of a plumbfs whose daemon has died stays in the table: with the claim in hand it means nothing.
+template <std::size_t N>
+bool is_one_of(const std::array<std::string_view, N>& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// A mount of ours whose daemon has died stays in the table: with the claim in hand it means nothing.
 enum class PlumbfsMounts { kCount, kIgnore };
 
 std::string mount_of(const Identity& identity, PlumbfsMounts plumbfs = PlumbfsMounts::kCount) {
@@ -102,7 +110,7 @@ std::string mount_of(const Identity& identity, PlumbfsMounts plumbfs = PlumbfsMo
     while (separator < words.size() && words[separator] != "-") ++separator;
     if (separator + 2 >= words.size()) continue;
     const std::string& type = words[separator + 1];
-    if (plumbfs == PlumbfsMounts::kIgnore && type == "fuse.plumbfs") continue;
+    if (plumbfs == PlumbfsMounts::kIgnore && is_one_of(kOurTypes, type)) continue;
     const std::string source = unescape(words[separator + 2]);
     bool same = identity.is_block && words[2] == number_text(identity.device_number);
     Identity mounted;
@@ -166,7 +174,7 @@ DeviceUser locker_of(const Identity& identity) {
     const std::vector<std::string> name = lines_of("/proc/" + words[4] + "/comm");
     // It may have ended and left the lock to a child.
     if (name.empty()) return {"is locked by another process", false};
-    return {"is in use by process " + words[4] + " (" + printable(name.front()) + ")", name.front() == kDaemonName};
+    return {"is in use by process " + words[4] + " (" + printable(name.front()) + ")", is_one_of(kOurNames, name.front())};
   }
   return {};
 }

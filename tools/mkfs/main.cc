@@ -17,13 +17,14 @@
 #include "pmem/device.h"
 #include "tools/common/claim.h"
 #include "tools/common/command_line.h"
+#include "tools/common/contents.h"
 #include "tools/common/label_text.h"
+#include "tools/common/signatures.h"
 #include "tools/common/size.h"
 #include "tools/common/superblocks.h"
 #include "tools/mkfs/image_file.h"
 #include "tools/mkfs/options.h"
 #include "tools/mkfs/report.h"
-#include "tools/mkfs/signatures.h"
 #include "tools/mkfs/zero.h"
 
 namespace plumb::tools {
@@ -60,33 +61,7 @@ Result<std::unique_ptr<pmem::Device>> open_realtime(const MkfsOptions& options, 
   return device;
 }
 
-std::string name_of(const std::string& label, const std::string& uuid) {
-  std::string text;
-  if (!label.empty()) text += " with label \"" + printable(label) + "\"";
-  if (!uuid.empty()) text += (text.empty() ? " with uuid " : ", uuid ") + uuid;
-  return text;
-}
-
-// What is on the device, as one clause; empty if nothing that anybody knows.
-Result<std::string> contents_of(pmem::Device& device) {
-  const SuperblockCopies superblocks = read_superblocks(device);
-  if (const SuperblockCopy* copy = superblocks.current())
-    return "a plumbfs file system" + name_of(label_of(copy->superblock.label), media::uuid_text(copy->superblock.uuid));
-  if (superblocks.any_magic()) {
-    const Error& error = superblocks.most_telling().status.error();
-    return "a plumbfs file system that this program cannot read (" + error.detail + ")";
-  }
-  if (const auto label = Superblock::read_label(device))
-    return "the realtime device of a plumbfs" +
-           name_of(label_of(label->label), media::uuid_text(label->filesystem_uuid));
-  PLUMB_ASSIGN(const auto signatures, find_signatures(device));
-  std::string text;
-  for (const Signature& signature : signatures)
-    text += (text.empty() ? "" : " and ") + signature.what + name_of(signature.label, signature.uuid);
-  return text;
-}
-
-Status refuse_if_not_empty(pmem::Device& device) {
+Status refuse_if_not_empty(const pmem::Device& device) {
   const std::string& path = device.info().path;
   const auto contents = contents_of(device);
   if (!contents)

@@ -20,5 +20,6 @@ void add_sync_command(CLI::App& app, int& status);
 void add_info_command(CLI::App& app, int& status);
 void add_get_command(CLI::App& app, int& status);
 void add_set_command(CLI::App& app, int& status);
+void add_raw_command(CLI::App& app, int& status);
 
 }  // namespace plumb::tools

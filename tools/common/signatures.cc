@@ -1,4 +1,4 @@
-#include "tools/mkfs/signatures.h"
+#include "tools/common/signatures.h"
 
 #include <blkid/blkid.h>
 #include <fcntl.h>
