@@ -1,7 +1,7 @@
 // The requests that a device served raw answers: RawFile (fs/core/raw_file.h) behind one or two fixed inodes.
 //
-// The size is fixed. O_TRUNC, and truncate(2) of the path to nothing, which the kernel sends as the same request, change
-// nothing, as on a block device: so cp, dd and a shell's > work. ftruncate(2) to any other size is EPERM.
+// The size is fixed. O_TRUNC, and truncate(2) of the path to nothing, which the kernel sends as the same request,
+// change nothing, as on a block device: so cp, dd and a shell's > work. ftruncate(2) to any other size is EPERM.
 
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
@@ -165,8 +165,7 @@ void fsyncdir(RawServer& server, Request& request, fuse_ino_t, int, fuse_file_in
 }
 
 void fallocate(RawServer& server, Request& request, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info*) {
-  request.status(
-      server.file.allocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
+  request.status(server.file.allocate(mode, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)));
 }
 
 void lseek(RawServer& server, Request& request, fuse_ino_t, off_t offset, int whence, fuse_file_info*) {

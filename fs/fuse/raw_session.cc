@@ -24,9 +24,19 @@ namespace {
 
 constexpr const char* kProgram = "plumb raw";
 
-int complain(const Error& error, int status) {
+RawExit complain(const Error& error, RawExit exit = kRawFailed) {
   spdlog::error("{}", error.code == 0 ? error.detail : error.message());
-  return status;
+  return exit;
+}
+
+RawExit exit_of(int exit_status) {
+  if (exit_status == kExitOk) return kRawOk;
+  return exit_status == kExitUsage ? kRawUsage : kRawFailed;
+}
+
+// What a server ended with, as its parent sees it: a RawExit, unless it was killed.
+RawExit exit_of_server(int status) {
+  return status == kRawOk || status == kRawUsage ? static_cast<RawExit>(status) : kRawFailed;
 }
 
 bool is_directory(const std::string& path) {
@@ -66,10 +76,10 @@ std::string announcement(const RawServer& server, const pmem::Device& device) {
   return line;
 }
 
-int serve(const Options& options, const pmem::Device& device, RawFile& file, Launch& launch) {
+RawExit serve(const Options& options, const pmem::Device& device, RawFile& file, Launch& launch) {
   RawServer server{.file = file, .options = options};
   if (is_directory(options.mountpoint)) server.name = std::filesystem::path(options.device).filename();
-  if (const Status owner = take_owner_of(options.device, server); !owner) return complain(owner.error(), kExitFailed);
+  if (const Status owner = take_owner_of(options.device, server); !owner) return complain(owner.error());
   std::vector<std::string> warnings;
   server.ask_for_io_uring = choose_io_uring(options, warnings);
   for (const std::string& warning : warnings) spdlog::warn("{}", warning);
@@ -78,47 +88,45 @@ int serve(const Options& options, const pmem::Device& device, RawFile& file, Lau
   Mount mount{.options = options, .subtype = "plumbraw", .operations = raw_operations(), .server = &server};
   if (file.read_only()) mount.session.emplace_back("ro");
   if (server.ask_for_io_uring) mount.session.emplace_back("io_uring");
-  return run_session_loop(mount);
+  return exit_of(run_session_loop(mount));
 }
 
-int run_server(Options options, const OpenRawDevice& open, Launch& launch) {
+RawExit run_server(Options options, const OpenRawDevice& open, Launch& launch) {
   block_termination_signals();
   for (const std::string& warning : options.warnings) spdlog::warn("{}", warning);
   auto device = open(options);
-  if (!device) return complain(device.error(), kExitFailed);
+  if (!device) return complain(device.error());
   options.volume.read_only = options.volume.read_only || (*device)->info().read_only;
   auto file = RawFile::open(**device, {.read_only = options.volume.read_only,
                                        .writeback = options.volume.writeback,
                                        .sync = options.volume.sync,
                                        .interval_seconds = options.volume.interval_seconds});
-  if (!file) return complain(file.error(), kExitFailed);
+  if (!file) return complain(file.error());
 
-  const int status = serve(options, **device, **file, launch);
-  if (const Status closed = (*file)->close(); !closed) {
-    return complain(closed.error(), status == kExitOk ? kExitSystem : status);
-  }
+  const RawExit exit = serve(options, **device, **file, launch);
+  if (const Status closed = (*file)->close(); !closed) return complain(closed.error());
   spdlog::info("{} is no longer served", options.device);
-  return status;
+  return exit;
 }
 
 }  // namespace
 
-int run_raw(Options options, const OpenRawDevice& open) {
+RawExit run_raw(Options options, const OpenRawDevice& open) {
   start_log(options.debug, kProgram);
   // The name is shown in /proc/mounts, where a relative one means nothing.
   options.device = std::filesystem::absolute(options.device).lexically_normal().string();
-  if (const Status log = check_log_file(options.log_file); !log) return complain(log.error(), kExitUsage);
-  if (const Status usable = check_fuse_device(); !usable) return complain(usable.error(), kExitFailed);
+  if (const Status log = check_log_file(options.log_file); !log) return complain(log.error(), kRawUsage);
+  if (const Status usable = check_fuse_device(); !usable) return complain(usable.error());
   const auto mount_point = prepare_mount_point(options.mountpoint, MountTarget::kDirectoryOrFile);
-  if (!mount_point) return complain(mount_point.error(), kExitFailed);
+  if (!mount_point) return complain(mount_point.error());
   options.mountpoint = *mount_point;
-  if (const Status other = check_not_itself(options); !other) return complain(other.error(), kExitFailed);
+  if (const Status other = check_not_itself(options); !other) return complain(other.error());
 
   Launch launch;
   if (!options.foreground) {
     const auto finished = launch.go_to_background();
-    if (!finished) return complain(finished.error(), kExitSystem);
-    if (finished->has_value()) return **finished;
+    if (!finished) return complain(finished.error());
+    if (finished->has_value()) return exit_of_server(**finished);
   }
   return run_server(std::move(options), open, launch);
 }

@@ -17,8 +17,11 @@ namespace plumb::fuse {
 /// does. With options.volume.read_only the device may be open for writing all the same.
 using OpenRawDevice = std::function<Result<std::unique_ptr<pmem::Device>>(const Options&)>;
 
+/// What the process is to exit with. Whoever started a server in the background ends with the exit of the server.
+enum RawExit : int { kRawOk = 0, kRawFailed = 1, kRawUsage = 2 };
+
 /// Prepares the mount point, goes to the background unless options.foreground, and serves until the end. What went
-/// wrong is on stderr or in the log. Returns an ExitStatus, in the parent as in the server.
-[[nodiscard]] int run_raw(Options options, const OpenRawDevice& open);
+/// wrong is on stderr or in the log.
+[[nodiscard]] RawExit run_raw(Options options, const OpenRawDevice& open);
 
 }  // namespace plumb::fuse

@@ -22,7 +22,7 @@ struct Mount {
   std::string subtype;                 // "fuse.SUBTYPE" in /proc/mounts
   std::vector<std::string> session{};  // options of libfuse and the mount, beside those in `options`
   fuse_lowlevel_ops operations{};
-  void* server = nullptr;              // userdata of the operations
+  void* server = nullptr;                           // userdata of the operations
   std::function<void(fuse_session*)> on_created{};  // optional: before the first request
 };
 

@@ -1,4 +1,5 @@
-// The counters of a volume, or of a device that is served raw, as JSON, for kIocStatistics and `plumb stat`. Thread safety: no state.
+// The counters of a volume, or of a device that is served raw, as JSON, for kIocStatistics and `plumb stat`. Thread
+// safety: no state.
 #pragma once
 
 #include <memory>

@@ -3,8 +3,10 @@
 #
 #     plumb_begin NAME                          checks the machine, installs the clean-up trap
 #     plumb_image image memory 256M             makes an empty image file; its path in $image
+#     plumb_loop loop "$image"                  a block device of it, if the machine has loop devices
 #     plumb_mkfs "$image" -b 1024
 #     plumb_mount mnt "$image" [mount options]  mounts in the foreground of a child; directory in $mnt
+#     plumb_raw mnt "$image" [mount options]    the same with plumb raw: the file is $mnt/image
 #     plumb_unmount "$mnt"                      unmounts; the daemon must end with status 0
 #     plumb_fsck "$image" [--zeros]             reads only; 0 only if the file system is clean
 #     plumb_end                                 prints the closing line and exits
@@ -28,6 +30,7 @@ PLUMB_NAME=plumbfs-test
 PLUMB_STARTED=$SECONDS
 PLUMB_SCRATCH=            # small files: logs, mount points
 PLUMB_DELETE=()           # directories to delete at the end
+PLUMB_LOOPS=()            # loop devices to detach at the end
 declare -A PLUMB_PID=()   # mount point -> process id of its daemon
 declare -A PLUMB_LOG=()   # mount point -> log of its daemon
 declare -A PLUMB_RT=()    # image -> its realtime device
@@ -100,6 +103,7 @@ plumb_cleanup() {
             tail -n 20 "${PLUMB_LOG[$mount]}" | sed 's/^/    /' >&2
         fi
     done
+    for path in "${PLUMB_LOOPS[@]}"; do losetup -d "$path"; done
     for path in "${PLUMB_DELETE[@]}"; do
         if [[ ${PLUMBFS_KEEP:-0} == 1 ]]; then
             printf '%s: kept %s\n' "$PLUMB_NAME" "$path" >&2
@@ -160,6 +164,24 @@ plumb_image() {
     printf -v "$1" '%s' "$directory/image"
 }
 
+# plumb_loop VARIABLE IMAGE: false, with the reason printed, where there are no loop devices.
+plumb_loop() {
+    local node PATH=$PATH:/usr/sbin:/sbin
+    if ! node=$(losetup -f --show -- "$2" 2>"$PLUMB_SCRATCH/losetup"); then
+        say "$PLUMB_NAME: SKIPPED: no loop device here: $(<"$PLUMB_SCRATCH/losetup")"
+        return 1
+    fi
+    PLUMB_LOOPS+=("$node")
+    printf -v "$1" '%s' "$node"
+}
+# plumb_delete_loop LOOP
+plumb_delete_loop() {
+    local node kept=()
+    losetup -d "$1"
+    for node in "${PLUMB_LOOPS[@]}"; do if [[ $node != "$1" ]]; then kept+=("$node"); fi; done
+    PLUMB_LOOPS=("${kept[@]}")
+}
+
 plumb_delete_image() {
     if [[ -n ${PLUMB_RT[$1]:-} ]]; then rm -rf -- "$(dirname "${PLUMB_RT[$1]}")"; fi
     rm -rf -- "$(dirname "$1")"
@@ -181,16 +203,18 @@ plumb_mount_point() {
     printf -v "$1" '%s' "$directory"
 }
 
-# plumb_mount VARIABLE IMAGE [OPTIONS] [MOUNTPOINT]: OPTIONS as after -o, may be empty.
-plumb_mount() {
-    local options=allow_other,default_permissions${3:+,$3} mount=${4:-} pid log waited=0
+# plumb_serve VARIABLE MOUNTPOINT COMMAND...: starts a daemon that stays in the foreground, and waits for its mount. A mount
+# point "new" is a directory that is made.
+plumb_serve() {
+    local variable=$1 mount=$2 pid log waited=0
+    shift 2
     PLUMB_SERIAL=$((PLUMB_SERIAL + 1))
-    if [[ -z $mount ]]; then
+    if [[ $mount == new ]]; then
         mount=$PLUMB_SCRATCH/mount.$PLUMB_SERIAL
         mkdir "$mount"
     fi
     log=$PLUMB_SCRATCH/daemon.$PLUMB_SERIAL.log
-    "$PLUMBFS" "$2" "$mount" -f -o "$options" >"$log" 2>&1 </dev/null &
+    "${@//@MOUNTPOINT@/$mount}" >"$log" 2>&1 </dev/null &
     pid=$!
     PLUMB_PID[$mount]=$pid
     PLUMB_LOG[$mount]=$log
@@ -200,7 +224,19 @@ plumb_mount() {
         waited=$((waited + 1))
         sleep 0.05
     done
-    printf -v "$1" '%s' "$mount"
+    printf -v "$variable" '%s' "$mount"
+}
+
+# plumb_mount VARIABLE IMAGE [OPTIONS] [MOUNTPOINT]: OPTIONS as after -o, may be empty.
+plumb_mount() {
+    plumb_serve "$1" "${4:-new}" "$PLUMBFS" "$2" @MOUNTPOINT@ -f -o "allow_other,default_permissions${3:+,$3}"
+}
+
+# plumb_raw VARIABLE IMAGE [OPTIONS] [MOUNTPOINT]
+plumb_raw() {
+    local plumb
+    plumb_find plumb plumb || die "plumb is not built in $PLUMB_BUILD"
+    plumb_serve "$1" "${4:-new}" "$plumb" raw "$2" @MOUNTPOINT@ -f ${3:+-o "$3"}
 }
 
 # The daemon must end by itself and with status 0: its last words are a clean file system.

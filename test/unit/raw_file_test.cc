@@ -140,9 +140,13 @@ TEST_CASE("raw: allocate and seek", "[raw]") {
   CHECK(code_of(file->allocate(FALLOC_FL_ZERO_RANGE, 0, kSize + 1)) == ENOSPC);
   CHECK(code_of(file->allocate(FALLOC_FL_COLLAPSE_RANGE, 0, 4096)) == EOPNOTSUPP);
   CHECK(file->allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2, 3));
-  CHECK(text_of(file->read(0, 10)) == std::string("01\0\0\0" "56789", 10));
+  CHECK(text_of(file->read(0, 10)) == std::string("01\0\0\0"
+                                                  "56789",
+                                                  10));
   CHECK(file->allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 8, 2 * kSize));
-  CHECK(text_of(file->read(0, 10)) == std::string("01\0\0\0" "567\0\0", 10));
+  CHECK(text_of(file->read(0, 10)) == std::string("01\0\0\0"
+                                                  "567\0\0",
+                                                  10));
 
   CHECK(must(file->seek(5, SEEK_DATA)) == 5);
   CHECK(must(file->seek(5, SEEK_HOLE)) == kSize);
@@ -179,7 +183,7 @@ TEST_CASE("raw: an error of writeback is told once to each handle, and the range
   CHECK(file->statistics().dirty_bytes == 0);
 }
 
-TEST_CASE("raw: poison is EIO", "[raw]") {
+TEST_CASE("raw: poison is EIO", "[raw][sigbus]") {
   CrashDevice device(kSize, {.kind = DeviceKind::kMemory});
   const auto file = must(RawFile::open(device, quiet()));
   device.poison(8192, 1);

@@ -56,9 +56,16 @@ DeviceResult open_to_serve(const fuse::Options& options, bool force) {
   return device;
 }
 
-int status_of(int exit_status) {
-  if (exit_status == fuse::kExitOk) return kPlumbOk;
-  return exit_status == fuse::kExitUsage ? kPlumbUsage : kPlumbError;
+int status_of(fuse::RawExit exit) {
+  switch (exit) {
+    case fuse::kRawOk:
+      return kPlumbOk;
+    case fuse::kRawUsage:
+      return kPlumbUsage;
+    case fuse::kRawFailed:
+      break;
+  }
+  return kPlumbError;
 }
 
 }  // namespace
@@ -96,8 +103,8 @@ void add_raw_command(CLI::App& app, int& status) {
     options->debug = options->debug || arguments->debug;
     options->foreground = arguments->foreground || options->debug;
     const bool force = arguments->force;
-    status = status_of(fuse::run_raw(
-        std::move(*options), [force](const fuse::Options& asked) { return open_to_serve(asked, force); }));
+    status = status_of(fuse::run_raw(std::move(*options),
+                                     [force](const fuse::Options& asked) { return open_to_serve(asked, force); }));
   });
 }
 
