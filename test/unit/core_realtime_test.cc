@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "fs/core/check.h"
+#include "pmem/crash_explorer.h"
 #include "test/unit/core_world.h"
 
 namespace {
@@ -392,4 +393,117 @@ TEST_CASE("realtime: format refuses what cannot be", "[realtime]") {
   CHECK(code_of(Volume::format({main, &realtime}, format)) == EINVAL);
   format.realtime_extent_bytes = 65536;
   CHECK(code_of(Volume::format({main, &realtime}, format)) == 0);
+}
+
+// The seed thread: sector zeroing must be told the device. Every edge that is zeroed in place, on a file of either device.
+TEST_CASE("realtime: zeroing goes to the device of the file, at every edge", "[realtime][zeroing]") {
+  const Setting setting = GENERATE(from_range(kSettings));
+  const bool on_realtime = GENERATE(false, true);
+  CAPTURE(setting.block_size_bytes, setting.extent_bytes, static_cast<int>(setting.main),
+          static_cast<int>(setting.realtime), on_realtime);
+  Pair pair(setting);
+  World world(pair.members(), options_of(setting));
+  world.create("other");
+  if (!on_realtime) world.set_flags("other", kInodeRealtime);
+  world.create("f");
+  if (on_realtime) world.set_flags("f", kInodeRealtime);
+  // Both files have data at the same offsets of their devices, so zeros on the wrong device would show.
+  const std::string other = pattern('o', 1'000'000);
+  std::string model = pattern('f', 1'000'000);
+  world.write("other", 0, other);
+  world.write("f", 0, model);
+  must(world->sync());
+  CrashDevice& wrong = on_realtime ? pair.main : pair.realtime;
+  const std::vector<std::byte> before = [&] {
+    std::vector<std::byte> bytes(wrong.size_bytes());
+    must(wrong.load(0, bytes));
+    return bytes;
+  }();
+
+  auto zero = [&model](std::uint64_t from, std::uint64_t length) {
+    model.replace(from, length, std::string(length, '\0'));
+  };
+  world.allocate("f", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1001, 499'003);  // edges in the middle of a block
+  zero(1001, 499'003);
+  world.allocate("f", FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 600'001, 77'777);
+  zero(600'001, 77'777);
+  world.truncate("f", 900'001);
+  world.truncate("f", 950'003);  // what was cut off in the last block reads as zeros
+  model.resize(900'001);
+  model.resize(950'003);
+  world.write("f", 990'001, "tail");
+  model.resize(990'001);
+  model += "tail";
+  world.fsync("f");
+  must(world->run_reclaim());
+  CHECK(world.read("f") == model);
+  CHECK(world.read("other") == other);
+  if (on_realtime) {
+    // The main device holds metadata and so changes; its data does not.
+    CHECK(world->counters().devices[0].writeback_bytes <= 1'100'000);
+  } else {
+    std::vector<std::byte> after(wrong.size_bytes());
+    must(wrong.load(0, after));
+    CHECK(before == after);
+  }
+  world.unmount();
+  pair.check();
+}
+
+// The seed thread: the dirty check comes before any look at block sizes; what is not dirty never fails.
+TEST_CASE("writeback: an inode with nothing dirty succeeds, whatever the device would say", "[realtime][writeback]") {
+  const std::uint32_t block_size = GENERATE(1024u, 4096u, 65536u);
+  Setting setting{.main = DeviceKind::kCached, .realtime = DeviceKind::kCached, .block_size_bytes = block_size,
+                  .extent_bytes = std::max(block_size, 4096u)};
+  Pair pair(setting);
+  World world(pair.members());
+  world.mkdir("directory");
+  world.create("empty");
+  world.symlink("link", "target");
+  world.make("fifo", S_IFIFO | 0600);
+  world.create("clean");
+  world.set_flags("clean", kInodeRealtime);
+  world.write("clean", 0, pattern('c', 100));
+  must(world->sync());
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    pair.main.fail_flush_call(pair.main.flush_calls() + i, EIO);
+    pair.main.fail_drain_call(pair.main.drain_calls() + i, EIO);
+    pair.realtime.fail_flush_call(pair.realtime.flush_calls() + i, EIO);
+    pair.realtime.fail_drain_call(pair.realtime.drain_calls() + i, EIO);
+  }
+  for (const char* path : {"", "directory", "empty", "link", "fifo", "clean"}) {
+    CAPTURE(path);
+    CHECK(code_of(world->fsync_inode(*world.find(path), FsyncMode::kFull)) == 0);
+    CHECK(code_of(world->fsync_inode(*world.find(path), FsyncMode::kDataOnly)) == 0);
+  }
+  CHECK(code_of(world->sync()) == 0);
+  pair.main.clear_faults();
+  pair.realtime.clear_faults();
+}
+
+// The seed thread: after the data, the metadata; only an error returns early.
+TEST_CASE("writeback: fsync goes on to the log when the data is written", "[realtime][writeback]") {
+  const bool on_realtime = GENERATE(false, true);
+  Pair pair({.main = DeviceKind::kCached, .realtime = DeviceKind::kCached});
+  const std::string bytes = pattern('d', 123'457);
+  {
+    World world(pair.members());
+    world.create("f");
+    if (on_realtime) world.set_flags("f", kInodeRealtime);
+    must(world->sync());
+    world.write("f", 0, bytes);
+    SetAttributes chmod;
+    chmod.mode = 0600;
+    world.change("f", chmod);
+    world.fsync("f");
+    world.die();
+  }
+  // The power fails, and nothing was written that was not asked for.
+  pmem::CrashExplorer main_states(pair.main), realtime_states(pair.realtime);
+  CrashDevice main(main_states.image_at(pair.main.event_count(), pmem::nothing_evicted()), {.kind = DeviceKind::kCached});
+  CrashDevice realtime(realtime_states.image_at(pair.realtime.event_count(), pmem::nothing_evicted()),
+                       {.kind = DeviceKind::kCached});
+  World after({main, &realtime});
+  CHECK(after.read("f") == bytes);
+  CHECK((after.stat("f").mode & 07777) == 0600);
 }
