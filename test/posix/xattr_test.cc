@@ -219,6 +219,9 @@ TEST_CASE("xattr: file capabilities go with the first write", "[xattr][setid]") 
   REQUIRE(::truncate("file", 1) == 0);
   CHECK(get_code("file", "security.capability") == ENODATA);
   REQUIRE(set("file", "security.capability", capability) == kOk);
+  (void)open_file("file", O_WRONLY | O_TRUNC);
+  CHECK(get_code("file", "security.capability") == ENODATA);
+  REQUIRE(set("file", "security.capability", capability) == kOk);
   REQUIRE(::chown("file", kUser, kUser) == 0);
   CHECK(get_code("file", "security.capability") == ENODATA);
 }
