@@ -168,9 +168,15 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
   return result;
 }
 
+// What every change of an inode's attributes ends with: on a sync mount, and for an inode with the sync flag, it is durable.
+static Status end_of_change(VolumeImpl& v, Inode& inode, const Status& changed) {
+  if (!changed || !(v.options.sync || (inode.flags_hint() & kInodeSync) != 0)) return changed;
+  return v.store.journal().force(Sequence(inode.last_sequence.load(std::memory_order_acquire)));
+}
+
 Status Volume::set_flags(Inode& inode, std::uint32_t flags) {
   VolumeImpl& v = *impl_;
-  return v.with_space([&]() -> Status {
+  const Status changed = v.with_space([&]() -> Status {
     ExclusiveLock lock(inode.lock);
     const std::uint32_t old = inode.media.flags;
     const std::uint32_t wanted = (old & ~kInodeUserFlags) | (flags & kInodeUserFlags);
@@ -190,6 +196,7 @@ Status Volume::set_flags(Inode& inode, std::uint32_t flags) {
     VolumeImpl::adopt(inode, next, sequence, false);
     return {};
   });
+  return end_of_change(v, inode, changed);
 }
 
 Result<std::string> Volume::get_xattr(Inode& inode, std::string_view name) {
@@ -234,7 +241,7 @@ Status Volume::set_xattr(Inode& inode, std::string_view name, std::string_view v
                          const Caller& caller) {
   VolumeImpl& v = *impl_;
   PLUMB_TRY(check_xattr_name(name));
-  return v.with_space([&]() -> Status {
+  const Status changed = v.with_space([&]() -> Status {
     ExclusiveLock lock(inode.lock);
     if (immutable(inode.media) || append_only(inode.media)) return fail(EPERM);
     Transaction t(v.store);
@@ -249,11 +256,12 @@ Status Volume::set_xattr(Inode& inode, std::string_view name, std::string_view v
     VolumeImpl::adopt(inode, next, sequence, false);
     return {};
   });
+  return end_of_change(v, inode, changed);
 }
 
 Status Volume::remove_xattr(Inode& inode, std::string_view name) {
   VolumeImpl& v = *impl_;
-  return v.with_space([&]() -> Status {
+  const Status changed = v.with_space([&]() -> Status {
     ExclusiveLock lock(inode.lock);
     if (immutable(inode.media) || append_only(inode.media)) return fail(EPERM);
     Transaction t(v.store, Transaction::Privilege::kMayUseReserve);
@@ -265,6 +273,7 @@ Status Volume::remove_xattr(Inode& inode, std::string_view name) {
     VolumeImpl::adopt(inode, next, sequence, false);
     return {};
   });
+  return end_of_change(v, inode, changed);
 }
 
 Result<InodeRef> Volume::inode_by_number(InodeNumber number, std::uint64_t generation) {

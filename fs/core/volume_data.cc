@@ -579,7 +579,8 @@ Status Volume::allocate(FileHandle& handle, int mode, std::uint64_t offset_bytes
     return v.finish_allocate(inode, grows ? end : 0, !caller.may_keep_setid);
   });
   v.throttle_reclaim();
-  if (status && (handle.sync || handle.dsync || v.options.sync)) return v.write_back(inode, FsyncMode::kFull);
+  const bool sync = handle.sync || handle.dsync || v.options.sync || (inode.flags_hint() & kInodeSync) != 0;
+  if (status && sync) return v.write_back(inode, FsyncMode::kFull);
   return status;
 }
 

@@ -18,7 +18,6 @@
 namespace plumb::fuse {
 namespace {
 
-constexpr unsigned kMaxWriteBytes = 1U << 20;  // 256 pages, the kernel's usual limit of a request
 constexpr unsigned kMaxBackground = 128;       // read-ahead and asynchronous direct I/O in flight
 constexpr unsigned kCongestionThreshold = 96;
 
@@ -72,7 +71,9 @@ constexpr std::array<std::uint64_t, 7> kRefused = {
 bool choose_io_uring(const Options& options, std::vector<std::string>& warnings) {
   if (options.io_uring == Choice::kNo) return false;
   std::string reason;
-  if (!PLUMB_FUSE_HAS_IO_URING) {
+  if (options.fuseblk) {
+    reason = "with fuseblk every request is looked at as it comes in (fs/fuse/syncfs.h)";
+  } else if (!PLUMB_FUSE_HAS_IO_URING) {
     reason = "this plumbfs was built with a libfuse older than 3.18";
   } else {
     std::string parameter;

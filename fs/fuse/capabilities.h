@@ -7,7 +7,7 @@
 //   btime by statx                      kernel 6.6, libfuse 3.18       no btime
 //   FUSE over io_uring                  kernel 6.14, libfuse 3.18,     /dev/fuse, one descriptor a thread
 //                                       module parameter enable_uring
-//   FUSE_SYNCFS                         a fuseblk mount                contract of fs/DESIGN.md, explicit sync ioctl
+//   FUSE_SYNCFS                         kernel 6.18, -o fuseblk        contract of fs/DESIGN.md, explicit sync ioctl
 //   COLLAPSE, INSERT, UNSHARE, MAP_SYNC no kernel                      refused by the kernel
 //
 // Never used: the kernel's writeback cache (acknowledged writes are with the daemon), splice (slower than one copy from
@@ -26,6 +26,8 @@
 #include "fs/fuse/options.h"
 
 namespace plumb::fuse {
+
+inline constexpr unsigned kMaxWriteBytes = 1U << 20;  // 256 pages, the kernel's usual limit of a request
 
 /// What was agreed on.
 struct Features {

@@ -7,6 +7,7 @@
 
 #include "fs/fuse/attributes.h"
 #include "fs/fuse/handlers.h"
+#include "fs/fuse/syncfs.h"
 
 namespace plumb::fuse::handlers {
 namespace {
@@ -94,7 +95,11 @@ void readdirplus(Server& server, Request& request, fuse_ino_t id, std::size_t si
   for (const InodeRef& inode : told) server.inodes.forget(inode.number().value, 1);
 }
 
-void fsyncdir(Server& server, Request& request, fuse_ino_t id, int data_only, fuse_file_info*) {
+void fsyncdir(Server& server, Request& request, fuse_ino_t id, int data_only, fuse_file_info* file) {
+  if (is_syncfs(*file)) {
+    ++server.syncfs_requests;
+    return request.status(server.volume.sync());
+  }
   const auto directory = server.inode(id);
   if (!directory) return request.error(directory.error());
   request.status(server.volume.fsync_inode(**directory, data_only != 0 ? FsyncMode::kDataOnly : FsyncMode::kFull));

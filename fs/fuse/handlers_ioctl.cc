@@ -100,7 +100,7 @@ void set_ext_flags(Server& server, Request& request, Inode& inode, const void* i
 }
 
 void reply_statistics(Server& server, Request& request, std::size_t output_bytes) {
-  const auto reply = to_reply(to_json(server.volume.counters()));
+  const auto reply = to_reply(to_json(server.volume.counters(), server.syncfs_requests));
   if (!reply) return request.error(reply.error());
   reply_value(request, **reply, output_bytes);
 }

@@ -146,7 +146,10 @@ std::string where_mounted(const std::string& device) {
     if (stat(entry.mnt_fsname, &mounted) != 0) continue;
     const bool same_node = S_ISREG(wanted.st_mode) ? mounted.st_dev == wanted.st_dev && mounted.st_ino == wanted.st_ino
                                                    : mounted.st_rdev == wanted.st_rdev;
-    if (mounted.st_mode == wanted.st_mode && same_node && !is_dead(ask_for_life(entry.mnt_dir))) return entry.mnt_dir;
+    if ((mounted.st_mode & S_IFMT) != (wanted.st_mode & S_IFMT) || !same_node) continue;
+    // The mount of a block device holds it, whether or not its daemon lives.
+    const bool holds = std::string_view(entry.mnt_type) == "fuseblk.plumbfs";
+    if (holds || !is_dead(ask_for_life(entry.mnt_dir))) return entry.mnt_dir;
   }
   return {};
 }

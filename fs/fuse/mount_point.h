@@ -20,7 +20,8 @@ enum class MountTarget : std::uint8_t { kDirectory, kDirectoryOrFile };
 /// /dev/fuse can be opened, and whoever is not root has fusermount3.
 [[nodiscard]] Status check_fuse_device();
 
-/// Where `device` is mounted by a daemon of ours that lives, as a plumbfs or raw; empty if nowhere.
+/// Where `device` is mounted by a daemon of ours that lives, as a plumbfs or raw, or by one that
+/// has died and left the mount of a block device (-o fuseblk), which holds it; empty if nowhere.
 [[nodiscard]] std::string where_mounted(const std::string& device);
 
 /// Takes the mount away while its daemon still serves: as umount(8) if nobody uses it; otherwise what its users have

@@ -46,6 +46,8 @@ Options of -o:
   threads=N                 most worker threads (default: by the number of processors)
   max_idle_threads=N        worker threads beyond N end when they are idle
   io_uring, no_io_uring     requests by io_uring (default: where the kernel allows it)
+  fuseblk                   on a block device, as root: the mount is one of that device, and the kernel passes
+                            syncfs(2) and sync(2) on (from Linux 6.18)
   log=FILE                  log to FILE; default: syslog, or stderr with -f
   debug                     log every request; implies -f
   context=, fscontext=, defcontext=, rootcontext=
@@ -128,6 +130,7 @@ const std::map<std::string, Flag>& flags() {
       {"io_uring", [](State& s) { s.options.io_uring = Choice::kYes; }},
       {"no_io_uring", [](State& s) { s.options.io_uring = Choice::kNo; }},
       {"debug", [](State& s) { s.options.debug = true; }},
+      {"fuseblk", [](State& s) { s.options.fuseblk = true; }},
       // For mount(8), systemd and fstab.
       {"defaults", nothing},
       {"auto", nothing},
@@ -343,6 +346,9 @@ tl::expected<Options, EarlyExit> parse_options(int argc, const char* const* argv
     }
   }
   if (options.debug) options.foreground = true;
+  if (options.fuseblk && !as_root) {
+    return tl::unexpected(EarlyExit{kExitUsage, program + ": only root can mount with the option fuseblk\n"});
+  }
   options.kernel = kernel_options(state, as_root);
   return std::move(options);
 }

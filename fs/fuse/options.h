@@ -50,6 +50,7 @@ struct Options {
   unsigned threads = 0;             // most worker threads; 0: by the number of processors
   std::optional<unsigned> max_idle_threads;
   Choice io_uring = Choice::kAuto;
+  bool fuseblk = false;  // mount as one of a block device: the kernel passes sync requests on
   bool allow_other = false;
   std::vector<std::string> kernel;    // options of the mount itself: "ro", "nosuid", "context=..."
   std::vector<std::string> warnings;  // for the user, one sentence each

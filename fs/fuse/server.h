@@ -4,6 +4,8 @@
 // by FUSE_INIT, before any other request.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -33,6 +35,7 @@ struct Server {
   Features features;
   fuse_session* session = nullptr;
   bool ask_for_io_uring = false;
+  std::atomic<std::uint64_t> syncfs_requests{0};  // from the kernel
   std::function<void()> on_init;  // called once, when the kernel has agreed on the protocol
 };
 

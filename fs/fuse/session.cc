@@ -16,6 +16,7 @@
 #include "fs/core/members.h"
 #include "fs/core/superblock.h"
 #include "fs/core/volume.h"
+#include "fs/fuse/block_device_hold.h"
 #include "fs/fuse/handlers.h"
 #include "fs/fuse/log.h"
 #include "fs/fuse/mount_point.h"
@@ -46,8 +47,13 @@ Error about(const std::string& device, Error error) {
 
 // --- the device and the volume ---
 
-Result<std::unique_ptr<pmem::Device>> open_once(const Options& options, const std::string& path) {
+Result<std::unique_ptr<pmem::Device>> open_once(const Options& options, const std::string& path,
+                                                BlockDeviceHold* hold) {
   pmem::OpenOptions how;
+  if (options.fuseblk && hold != nullptr) {
+    PLUMB_TRY(hold->take(path));
+    how.hold_block_device = false;
+  }
   how.assume_pmem = options.assume == Assume::kPmem;
   how.assert_persistent = options.assume == Assume::kPersistent;
   auto device = pmem::open_device(path, how);
@@ -62,12 +68,14 @@ Result<std::unique_ptr<pmem::Device>> open_once(const Options& options, const st
 
 // Claims the device. The daemon of an earlier mount may still be writing its last bytes after umount(8) has returned:
 // that is worth waiting for, a mounted device is not.
-Result<std::unique_ptr<pmem::Device>> claim(const Options& options, const std::string& path) {
+// `hold`: of the main device; null for the others.
+Result<std::unique_ptr<pmem::Device>> claim(const Options& options, const std::string& path, BlockDeviceHold* hold) {
   const auto start = std::chrono::steady_clock::now();
   bool said = false;
   while (true) {
-    auto device = open_once(options, path);
+    auto device = open_once(options, path, hold);
     if (device) return device;
+    if (hold != nullptr) hold->release();
     if (device.error().code == EBUSY) {
       const std::string elsewhere = where_mounted(path);
       if (!elsewhere.empty()) return fail(EBUSY, path + " is mounted on " + elsewhere);
@@ -106,7 +114,8 @@ std::string announcement(const Options& options, const OpenMembers& devices, con
 }
 
 // Everything between a mounted volume and its unmount. Returns an exit status.
-int run_fuse(const Options& options, const OpenMembers& devices, Volume& volume, Launch& launch) {
+int run_fuse(const Options& options, const OpenMembers& devices, BlockDeviceHold& hold, Volume& volume,
+             Launch& launch) {
   Server server(volume, options);
   std::vector<std::string> warnings;
   server.ask_for_io_uring = choose_io_uring(options, warnings);
@@ -116,7 +125,16 @@ int run_fuse(const Options& options, const OpenMembers& devices, Volume& volume,
   Mount mount{.options = options, .subtype = "plumbfs", .operations = operations(), .server = &server};
   if (volume.read_only()) mount.session.emplace_back("ro");
   if (server.ask_for_io_uring) mount.session.emplace_back("io_uring");
-  mount.on_created = [&](fuse_session* session) { server.session = session; };
+  if (options.fuseblk) {
+    mount.session.emplace_back("blkdev");
+    // The size it has already: the kernel would drop the pages of the device, dirty ones among them, to change it.
+    mount.session.push_back("blksize=" + std::to_string(hold.block_bytes()));
+    mount.take_syncfs = true;
+  }
+  mount.on_created = [&](fuse_session* session) {
+    server.session = session;
+    hold.release();  // now it is the mount's
+  };
   const int status = run_session_loop(mount);
   // What a lazy unmount left behind; no request runs any more.
   server.files.clear();
@@ -139,16 +157,17 @@ int run_session(Options options, Launch& launch) {
 
   if (!options.realtime_device.empty())
     options.realtime_device = std::filesystem::absolute(options.realtime_device).lexically_normal().string();
-  auto device = claim(options, options.device);
+  BlockDeviceHold hold;
+  auto device = claim(options, options.device, &hold);
   if (!device) return complain(device.error(), kExitFailed);
   if (const Status same = check_uuid(options, **device); !same) return complain(same.error(), kExitFailed);
   auto devices = open_members(std::move(*device), options.realtime_device,
-                              [&](const std::string& path) { return claim(options, path); });
+                              [&](const std::string& path) { return claim(options, path, nullptr); });
   if (!devices) return complain(about(options.device, devices.error()), kExitFailed);
   auto volume = Volume::mount(devices->members(), options.volume);
   if (!volume) return complain(about(options.device, volume.error()), kExitFailed);
 
-  const int status = run_fuse(options, *devices, **volume, launch);
+  const int status = run_fuse(options, *devices, hold, **volume, launch);
   const Status unmounted = (*volume)->unmount();
   if (!unmounted) {
     spdlog::error("{} was not unmounted cleanly: {}", options.device, unmounted.error().message());

@@ -14,6 +14,7 @@
 
 #include "fs/fuse/log.h"
 #include "fs/fuse/mount_point.h"
+#include "fs/fuse/syncfs.h"
 #include "fs/fuse/termination.h"
 
 namespace plumb::fuse {
@@ -107,14 +108,19 @@ int run_session_loop(const Mount& mount) {
   int result = 0;
   {
     LoopEnd end(session.get());
+    RequestLoop own_loop(session.get(), thread_count(options));
     std::atomic<bool> by_signal{false};
     const TerminationWatch watch([&](int signal) {
       spdlog::info("ending: {}", strsignal(signal));
       by_signal = true;
       unmount(options.mountpoint);
-      end.request();
+      if (mount.take_syncfs) {
+        own_loop.end();
+      } else {
+        end.request();
+      }
     });
-    result = serve(session.get(), options);
+    result = mount.take_syncfs ? own_loop.run() : serve(session.get(), options);
     end.happened();
     if (by_signal) result = 0;
   }

@@ -23,7 +23,8 @@ struct Mount {
   std::vector<std::string> session{};  // options of libfuse and the mount, beside those in `options`
   fuse_lowlevel_ops operations{};
   void* server = nullptr;                           // userdata of the operations
-  std::function<void(fuse_session*)> on_created{};  // optional: before the first request
+  bool take_syncfs = false;                         // serve by RequestLoop (fs/fuse/syncfs.h)
+  std::function<void(fuse_session*)> on_created{};  // optional: before it is mounted
 };
 
 /// Mounts and serves until the end; when it returns, no request runs any more. An exit status (ExitStatus).

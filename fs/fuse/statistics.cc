@@ -32,7 +32,7 @@ std::string text_of(const Json& json) {
 
 }  // namespace
 
-std::string to_json(const VolumeStatistics& counters) {
+std::string to_json(const VolumeStatistics& counters, std::uint64_t syncfs_requests) {
   Json devices = Json::array();
   for (const DeviceStatistics& device : counters.devices) devices.push_back(device_json(device));
   const Json result = {{"uuid", counters.uuid},
@@ -47,6 +47,7 @@ std::string to_json(const VolumeStatistics& counters) {
                        {"windows_opened", counters.windows_opened},
                        {"buffers", counters.buffers},
                        {"inodes_in_core", counters.inodes_in_core},
+                       {"syncfs_requests", syncfs_requests},
                        {"unsafe_shutdowns", counters.unsafe_shutdowns}};
   return text_of(result);
 }

@@ -2,6 +2,7 @@
 // safety: no state.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -12,7 +13,7 @@
 namespace plumb::fuse {
 
 /// One JSON object; bytes that are not UTF-8 (in paths, labels) are replaced.
-[[nodiscard]] std::string to_json(const VolumeStatistics& counters);
+[[nodiscard]] std::string to_json(const VolumeStatistics& counters, std::uint64_t syncfs_requests);
 [[nodiscard]] std::string to_json(const RawFile& file);
 
 /// The text as the answer of kIocStatistics; EOVERFLOW if it is too long for that.

@@ -177,6 +177,14 @@ TEST_CASE("options: splitting at commas", "[options]") {
   CHECK(has(o, "context=\"system_u:object_r:tmp_t:s0:c1,c2\""));
 }
 
+TEST_CASE("options: fuseblk is for root", "[options]") {
+  CHECK_FALSE(options_of("rw").fuseblk);
+  CHECK(options_of("fuseblk").fuseblk);
+  const auto refused = parse({"plumbfs", "/dev/loop0", "/mnt", "-o", "fuseblk"}, false);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(contains(refused.error().text, "only root"));
+}
+
 TEST_CASE("options of raw: those of a mount, but for those of a file system", "[options][raw]") {
   const auto options = parse_raw_options({"writeback=deferred,interval=0", "ro,threads=3"}, true);
   REQUIRE(options.has_value());
