@@ -8,6 +8,8 @@
 #include <ctime>
 #include <utility>
 
+#include "fs/core/file_bytes.h"
+
 namespace plumb {
 namespace {
 
@@ -96,7 +98,7 @@ Result<std::uint64_t> RawFile::write(std::uint64_t offset_bytes, std::span<const
   const auto fitting = bytes.first(length_bytes);
   // Streaming stores, unless the caches are to keep the data until somebody asks for it to be durable.
   const bool stream = is_immediate() || !device_.is_memory();
-  const Status status = stream ? device_.store_nt(offset_bytes, fitting) : device_.store(offset_bytes, fitting);
+  const Status status = store_file_bytes(device_, offset_bytes, fitting, stream);
   const Status after = stored(offset_bytes, length_bytes);
   PLUMB_TRY(status);
   PLUMB_TRY(after);
@@ -123,7 +125,7 @@ Status RawFile::allocate(int mode, std::uint64_t offset_bytes, std::uint64_t len
   const std::uint64_t end = offset_bytes + std::min(length_bytes, size_bytes() - offset_bytes);
   for (std::uint64_t at = offset_bytes; at < end; at += kZeroPieceBytes) {
     const std::uint64_t piece = std::min(kZeroPieceBytes, end - at);
-    const Status status = device_.zero(at, piece);
+    const Status status = zero_file_bytes(device_, at, piece);
     const Status after = stored(at, piece);
     PLUMB_TRY(status);
     PLUMB_TRY(after);

@@ -12,8 +12,8 @@
 #include <cstring>
 #include <vector>
 
-#include "absl/base/dynamic_annotations.h"
 #include "fs/core/extents.h"
+#include "fs/core/file_bytes.h"
 #include "fs/core/volume_impl.h"
 #include "fs/core/xattr.h"
 #include "pmem/sigbus_guard.h"
@@ -154,22 +154,6 @@ class FreshBlocks {
   const DeviceRole role_;
   ExtentMap map_;
 };
-
-// The two places that change bytes of a file. A reply copies from the mapping with no lock held, and POSIX promises nobody that
-// a read and a write at the same time are atomic to each other: that race is meant to be, and the thread sanitizer is told so
-// here and nowhere else.
-Status store_file_bytes(pmem::Device& device, std::uint64_t at, std::span<const std::byte> bytes, bool streaming) {
-  ABSL_ANNOTATE_IGNORE_WRITES_BEGIN();
-  Status status = streaming ? device.store_nt(at, bytes) : device.store(at, bytes);
-  ABSL_ANNOTATE_IGNORE_WRITES_END();
-  return status;
-}
-Status zero_file_bytes(pmem::Device& device, std::uint64_t at, std::uint64_t length) {
-  ABSL_ANNOTATE_IGNORE_WRITES_BEGIN();
-  Status status = device.zero(at, length);
-  ABSL_ANNOTATE_IGNORE_WRITES_END();
-  return status;
-}
 
 // Stores bytes of a file into its blocks: what is allocated already, and what is fresh.
 class FileStores {

@@ -88,6 +88,7 @@ class VolumeImpl {
 
   // --- volume_sync.cc ---
   void mark_dirty(Inode& inode);
+  void forget_if_clean(Inode& inode);
   [[nodiscard]] Status write_back(Inode& inode, FsyncMode mode);
   [[nodiscard]] Status write_back_all();
   [[nodiscard]] std::uint64_t dirty_bytes(DeviceRole role);

@@ -10,6 +10,12 @@ void VolumeImpl::mark_dirty(Inode& inode) {
   dirty_inodes_.insert(inode.number().value);
 }
 
+// A store adds its range first and the inode to the list then: what is added after the look comes with an entry of its own.
+void VolumeImpl::forget_if_clean(Inode& inode) {
+  MutexLock lock(dirty_mutex_);
+  if (inode.is_clean()) dirty_inodes_.erase(inode.number().value);
+}
+
 std::uint64_t VolumeImpl::dirty_bytes(DeviceRole role) {
   std::vector<std::uint64_t> numbers;
   {
@@ -40,6 +46,7 @@ Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
       return data;
     }
   }
+  forget_if_clean(inode);
   // Not an early return: the data is durable, now the metadata that says where it is and how long the file is.
   const auto& needed = mode == FsyncMode::kDataOnly ? inode.last_data_sequence : inode.last_sequence;
   return store.journal().force(Sequence(needed.load(std::memory_order_acquire)));
