@@ -54,6 +54,7 @@ std::string known_flags() {
 
 Result<std::vector<std::string>> flags_of(const std::string& path) {
   PLUMB_ASSIGN(const auto mounted, MountedPath::open(path));
+  PLUMB_TRY(mounted.require_plumbfs());
   struct fsxattr attributes {};
   PLUMB_TRY(mounted.ioctl(FS_IOC_FSGETXATTR, &attributes));
   std::vector<std::string> names;
@@ -102,6 +103,7 @@ Status set(const std::string& path, const std::vector<std::string>& names) {
   if ((on & off) != 0) return refuse("a flag cannot be set and cleared at once");
   PLUMB_TRY(refuse_impossible(path, on));
   PLUMB_ASSIGN(const auto mounted, MountedPath::open(path));
+  PLUMB_TRY(mounted.require_plumbfs());
   struct fsxattr attributes {};
   PLUMB_TRY(mounted.ioctl(FS_IOC_FSGETXATTR, &attributes));
   const std::uint32_t before = attributes.fsx_xflags;

@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
 #include <utility>
 
+#include "fs/client/protocol.h"
 #include "tools/common/command_line.h"
 
 namespace plumb::tools {
@@ -50,6 +52,11 @@ Status MountedPath::ioctl(unsigned long request, void* argument) const {
   if (errno == ENOTTY || errno == ENOSYS || errno == EINVAL || errno == EOPNOTSUPP)
     return refuse(path_ + " is not on a mounted plumbfs");
   return fail(errno, path_);
+}
+
+Status MountedPath::require_plumbfs() const {
+  const auto answer = std::make_unique<protocol::Statistics>();
+  return ioctl(protocol::kIocStatistics, answer.get());
 }
 
 Status MountedPath::set_flags(const struct fsxattr& attributes) const {

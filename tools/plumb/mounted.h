@@ -22,6 +22,8 @@ class MountedPath {
 
   /// Errors that mean "this is no plumbfs" say so.
   [[nodiscard]] Status ioctl(unsigned long request, void* argument) const;
+  /// Refuses what is on another file system, for ioctls that others answer too.
+  [[nodiscard]] Status require_plumbfs() const;
   /// FS_IOC_FSSETXATTR, whose EINVAL says something about the flags.
   [[nodiscard]] Status set_flags(const struct fsxattr& attributes) const;
 
