@@ -141,6 +141,11 @@ std::string CrashExplorer::where() const {
   return text + ", " + std::to_string(state_.pending().size()) + " stores pending";
 }
 
+const std::vector<PendingStore>& CrashExplorer::pending_at(std::size_t event_index) {
+  go_to(event_index);
+  return state_.pending();
+}
+
 std::vector<std::size_t> CrashExplorer::pending_stores(std::size_t event_index) {
   go_to(event_index);
   std::vector<std::size_t> events;

@@ -20,8 +20,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pmem/crash_device.h"
@@ -58,9 +60,14 @@ struct ImageLimits {
 
 class CrashExplorer {
  public:
-  explicit CrashExplorer(const CrashDevice& device) : state_(device) {}
+  /// `left_out`: as if these flushes and drains (log indexes) had not been called. A program does not see the
+  /// difference, so the images are those of a program without the calls.
+  explicit CrashExplorer(const CrashDevice& device, std::set<std::size_t> left_out = {})
+      : state_(device, false, std::move(left_out)) {}
 
-  /// Log indexes of the stores that are not durable, or not entirely, at a point.
+  /// The stores that are not durable, or not entirely, at a point.
+  [[nodiscard]] const std::vector<PendingStore>& pending_at(std::size_t event_index);
+  /// Their log indexes.
   [[nodiscard]] std::vector<std::size_t> pending_stores(std::size_t event_index);
 
   [[nodiscard]] CrashImage image_at(std::size_t event_index, const Chooser& chooser);

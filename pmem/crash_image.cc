@@ -90,8 +90,12 @@ std::size_t PatchList::hash() const {
 }
 
 CrashImage::CrashImage(std::shared_ptr<const ImageBase> base, std::shared_ptr<const PatchList> common, PatchList own,
-                       std::string description)
-    : base_(std::move(base)), common_(std::move(common)), own_(std::move(own)), description_(std::move(description)) {}
+                       std::string description, std::uint64_t content_hash)
+    : base_(std::move(base)),
+      common_(std::move(common)),
+      own_(std::move(own)),
+      description_(std::move(description)),
+      content_hash_(content_hash) {}
 
 CrashImage::CrashImage(std::span<const std::byte> bytes) : description_("given bytes") {
   auto base = std::make_shared<ImageBase>(bytes.size());

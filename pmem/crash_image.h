@@ -47,6 +47,11 @@ class PatchList {
   void apply_to(std::byte* image) const;
   /// Lays over `out`, which shows the image from offset_bytes on.
   void apply_to(std::uint64_t offset_bytes, std::span<std::byte> out) const;
+  template <typename Function>
+  void for_each(const Function& function) const {
+    for (const Patch& patch : patches_)
+      function(patch.offset_bytes, std::span(bytes_).subspan(patch.position, patch.length_bytes));
+  }
   [[nodiscard]] bool empty() const { return patches_.empty(); }
   [[nodiscard]] std::size_t byte_count() const { return bytes_.size(); }
   /// Equal lists have equal hashes; equal images made in different steps need not.
@@ -66,7 +71,7 @@ class CrashImage {
  public:
   /// `common` may be null; `own` lies over it.
   CrashImage(std::shared_ptr<const ImageBase> base, std::shared_ptr<const PatchList> common, PatchList own,
-             std::string description);
+             std::string description, std::uint64_t content_hash = 0);
   /// An image that holds these bytes, for instance of a file.
   explicit CrashImage(std::span<const std::byte> bytes);
 
@@ -87,12 +92,15 @@ class CrashImage {
   void apply_patches(std::uint64_t offset_bytes, std::span<std::byte> out) const;
   [[nodiscard]] bool has_patches() const;
   [[nodiscard]] std::size_t patch_hash() const { return own_.hash(); }
+  /// Images that one log leads to have the same hash if their bytes are the same, whatever way they came about.
+  [[nodiscard]] std::uint64_t content_hash() const { return content_hash_; }
 
  private:
   std::shared_ptr<const ImageBase> base_;
   std::shared_ptr<const PatchList> common_;
   PatchList own_;
   std::string description_;
+  std::uint64_t content_hash_ = 0;
 };
 
 }  // namespace plumb::pmem

@@ -38,6 +38,13 @@ void subtract(std::vector<ByteRange>& ranges, ByteRange cut) {
   ranges = std::move(rest);
 }
 
+std::uint64_t word_hash(std::uint64_t offset_bytes, std::uint64_t value) {
+  std::uint64_t hash = (offset_bytes + 1) * 0x9E3779B97F4A7C15U ^ value;
+  hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93U;
+  hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93U;
+  return hash ^ hash >> 32;
+}
+
 bool intersects(const PendingStore& store, ByteRange range) {
   return std::any_of(store.ranges.begin(), store.ranges.end(),
                      [range](const ByteRange& r) { return intersection(r, range).length_bytes() != 0; });
@@ -45,16 +52,18 @@ bool intersects(const PendingStore& store, ByteRange range) {
 
 }  // namespace
 
-CrashState::CrashState(const CrashDevice& device, bool track_redundancy)
+CrashState::CrashState(const CrashDevice& device, bool track_redundancy, std::set<std::size_t> left_out)
     : device_(device),
       is_memory_(device.is_memory()),
       track_redundancy_(track_redundancy),
+      left_out_(std::move(left_out)),
       unit_bytes_(device.is_memory() ? kWordUnitBytes : kSectorBytes) {
   restart();
 }
 
 void CrashState::restart() {
   position_ = 0;
+  durable_hash_ = 0;
   pending_.clear();
   captures_.clear();
   lost_pages_.clear();
@@ -78,7 +87,9 @@ void CrashState::restart() {
 void CrashState::seek(std::size_t event_index) {
   assert(event_index <= device_.event_count());
   if (event_index < position_) restart();
-  for (; position_ < event_index; ++position_) apply(device_.event(position_));
+  for (; position_ < event_index; ++position_) {
+    if (!left_out_.contains(position_)) apply(device_.event(position_));
+  }
 }
 
 // --- the fault model ----------------------------------------------------------------------------
@@ -263,8 +274,23 @@ void CrashState::write_durable(const CrashEvent& event, ByteRange range) {
   }
 }
 
-// Within one page.
+// Each word counts by exclusive or, so that it can be taken out again.
+std::uint64_t CrashState::hash_change(std::uint64_t offset_bytes, std::span<const std::byte> bytes) const {
+  std::uint64_t change = 0;
+  for (std::size_t i = 0; i < bytes.size(); i += kWordUnitBytes) {
+    const std::uint64_t at = offset_bytes + i;
+    std::uint64_t now = 0;
+    std::uint64_t before = 0;
+    std::memcpy(&now, bytes.data() + i, sizeof now);
+    std::memcpy(&before, durable_page(at / kPageBytes) + at % kPageBytes, sizeof before);
+    if (now != before) change ^= word_hash(at, now) ^ word_hash(at, before);
+  }
+  return change;
+}
+
+// Within one page, whole words.
 void CrashState::write_base_or_overlay(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
+  durable_hash_ ^= hash_change(offset_bytes, bytes);
   const std::uint64_t page = offset_bytes / kPageBytes;
   const bool is_alone = base_ != nullptr && base_.use_count() == 2;  // base_ and shared_base_
   const auto it = overlay_.find(page);
@@ -317,7 +343,9 @@ CrashImage CrashState::make_image(PatchList patches, std::string description) {
     for (const auto& [page, bytes] : overlay_) list->add(page * kPageBytes, *bytes);
     overlay_patches_ = std::move(list);
   }
-  return CrashImage(shared_base_, overlay_patches_, std::move(patches), std::move(description));
+  std::uint64_t hash = durable_hash_;
+  patches.for_each([&](std::uint64_t offset, std::span<const std::byte> bytes) { hash ^= hash_change(offset, bytes); });
+  return CrashImage(shared_base_, overlay_patches_, std::move(patches), std::move(description), hash);
 }
 
 }  // namespace plumb::pmem

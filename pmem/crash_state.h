@@ -36,7 +36,8 @@ class CrashState {
  public:
   /// With `track_redundancy`, seek() also finds redundant_fences(); that is slow for logs with thousands of pending
   /// stores.
-  explicit CrashState(const CrashDevice& device, bool track_redundancy = false);
+  /// `left_out`: as if these flushes and drains (log indexes) had not been called.
+  explicit CrashState(const CrashDevice& device, bool track_redundancy = false, std::set<std::size_t> left_out = {});
 
   /// To the state after the first `event_index` events. Forwards costs the events in between, backwards a new start.
   void seek(std::size_t event_index);
@@ -82,6 +83,8 @@ class CrashState {
   void write_durable(const CrashEvent& event, ByteRange range);
   void write_base_or_overlay(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
   void fold_overlay();
+  // How the hash of the content changes when these bytes take the place of the durable ones.
+  [[nodiscard]] std::uint64_t hash_change(std::uint64_t offset_bytes, std::span<const std::byte> bytes) const;
   void drop_empty();
   [[nodiscard]] bool is_foreign_stream(std::size_t event, std::uint32_t thread) const;
   [[nodiscard]] bool has_pending(ByteRange range) const;
@@ -90,8 +93,10 @@ class CrashState {
   const CrashDevice& device_;
   const bool is_memory_;
   const bool track_redundancy_;
+  const std::set<std::size_t> left_out_;
   const std::uint64_t unit_bytes_;
   std::size_t position_ = 0;
+  std::uint64_t durable_hash_ = 0;  // of the words that differ from the initial image
   std::vector<PendingStore> pending_;
   std::vector<Capture> captures_;
   std::set<std::uint64_t> lost_pages_;  // cached kind: flush failed, not stored to since
