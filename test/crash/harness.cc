@@ -1,0 +1,415 @@
+#include "test/crash/harness.h"
+
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/interfaces/catch_interfaces_capture.hpp>
+#include <catch2/reporters/catch_reporter_event_listener.hpp>
+#include <catch2/reporters/catch_reporter_registrars.hpp>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <random>
+#include <thread>
+#include <unordered_set>
+
+#include "fs/core/check.h"
+#include "test/crash/fixed_clock.h"
+
+namespace plumb::test {
+namespace {
+
+constexpr std::uint64_t kDeviceBytes = 8u << 20;
+constexpr std::uint64_t kRealtimeBytes = 4u << 20;
+
+std::string text_from(const char* variable) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? std::string() : std::string(text);
+}
+
+std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
+  const std::string text = text_from(variable);
+  std::uint64_t number = otherwise;
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
+
+std::size_t scale() {
+  static const std::size_t times = std::max<std::size_t>(1, number_from("PLUMB_CRASH_STATES", 1));
+  return times;
+}
+
+// One image of a run: what PLUMB_CRASH_REPLAY names.
+struct Place {
+  std::string setting, workload;
+  std::uint64_t tick = 0;
+  std::size_t image = 0;  // of those of the tick, from 0
+
+  [[nodiscard]] std::string text() const {
+    std::string out = setting;
+    out.append("|").append(workload).append("|").append(std::to_string(tick));
+    return out.append("|").append(std::to_string(image));
+  }
+};
+
+const std::optional<Place>& replayed_place() {
+  static const std::optional<Place> place = []() -> std::optional<Place> {
+    std::vector<std::string> fields{""};
+    for (const char c : text_from("PLUMB_CRASH_REPLAY")) {
+      if (c == '|')
+        fields.emplace_back();
+      else
+        fields.back() += c;
+    }
+    if (fields.size() != 4) return {};
+    return Place{fields[0], fields[1], std::strtoull(fields[2].c_str(), nullptr, 10),
+                 std::strtoull(fields[3].c_str(), nullptr, 10)};
+  }();
+  return place;
+}
+
+std::string replay_line(const Place& place) {
+  std::string line = "replay: PLUMB_CRASH_SEED=";
+  line.append(std::to_string(base_seed())).append(" PLUMBFS_QUICK=").append(is_quick() ? "1" : "0");
+  line.append(" PLUMB_CRASH_STATES=").append(std::to_string(scale()));
+  line.append(" PLUMB_CRASH_REPLAY='").append(place.text()).append("' plumb_crash_tests \"");
+  return line.append(Catch::getResultCapture().getCurrentTestName()).append("\"");
+}
+
+void keep(const MachineImage& image) {
+  const std::string directory = text_from("PLUMB_CRASH_KEEP");
+  if (directory.empty()) return;
+  must(image.main.write_file(directory + "/main.img"));
+  if (image.realtime) must(image.realtime->write_file(directory + "/realtime.img"));
+}
+
+// Prints what was done, after the last test.
+class Summary : public Catch::EventListenerBase {
+ public:
+  using Catch::EventListenerBase::EventListenerBase;
+  void testRunStarting(const Catch::TestRunInfo&) override { start_ = std::chrono::steady_clock::now(); }
+  void testRunEnded(const Catch::TestRunStats&) override {
+    const Totals& t = totals();
+    if (t.images == 0) return;
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const std::uint64_t all = t.images + t.nested;
+    std::cout << "crash states: " << all << " (" << t.points << " points, " << t.images << " different images and "
+              << t.repeated << " repeated ones, " << t.worked_on << " worked on at length, " << t.nested
+              << " of crashes in recovery), " << static_cast<std::uint64_t>(static_cast<double>(all) / seconds)
+              << " a second; violations: " << t.violations << "; seed " << base_seed() << "\n";
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_;
+};
+CATCH_REGISTER_LISTENER(Summary)
+
+std::uint64_t mixed(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t x = a * 0x9E3779B97F4A7C15U + b;
+  x = (x ^ x >> 31) * 0xD6E8FEB86659FD93U;
+  return x ^ x >> 29;
+}
+
+pmem::ImageLimits limits(const Effort& effort, std::uint64_t tick) {
+  pmem::ImageLimits l;
+  l.exhaustive_stores = is_quick() ? std::min<std::size_t>(effort.exhaustive_stores, 2) : effort.exhaustive_stores;
+  l.max_systematic = scaled(effort.systematic);
+  l.random_subsets = scaled(effort.random);
+  l.torn_stores = scaled(effort.torn);
+  l.random_torn = scaled(effort.random);
+  l.seed = mixed(base_seed(), tick);
+  return l;
+}
+
+void require(bool ok, const std::string& what) {
+  if (!ok) throw std::runtime_error(what);
+}
+
+// What every image must be good for.
+void work_a_little(Actor& world) {
+  const std::string bytes = pattern('z', 9000);
+  for (const bool on_realtime : {false, true}) {
+    if (on_realtime && !world.setting().has_realtime()) continue;
+    world.create("afterwards");
+    if (on_realtime) world.set_flags("afterwards", kInodeRealtime);
+    world.write("afterwards", 0, bytes);
+    world.rename("afterwards", "later");
+    require(world.read("later") == bytes, "a file written after recovery reads differently");
+    world.unlink("later");
+  }
+}
+
+void work_in(Actor& world, const std::string& directory) {
+  const std::string f = directory + "/f";
+  world.create(f);
+  world.write(f, 0, pattern('z', 30'000));
+  world.allocate(f, 0, 60'000, 40'000);
+  const std::string expected = pattern('z', 30'000) + std::string(70'000, '\0');
+  require(world.read(f) == expected, "a file allocated after recovery reads differently");
+  world.set_xattr(f, "user.x", pattern('x', 5000));
+  world.symlink(directory + "/s", std::string(1000, 's'));
+  world.truncate(f, 5000);
+  world.rename(f, directory + "/g");
+  world.unlink(directory + "/g");
+  world.unlink(directory + "/s");
+}
+
+// Every file that is there can be changed.
+void extend_all_below(Actor& world, const std::string& directory) {
+  for (const std::string& entry : world.names(directory)) {
+    const std::string name = directory.empty() ? entry : directory + "/" + entry;
+    const Attributes a = world.stat(name);
+    if (S_ISDIR(a.mode)) extend_all_below(world, name);
+    if (!S_ISREG(a.mode) || (a.flags & (kInodeImmutable | kInodeAppend)) != 0) continue;
+    const std::string old = world.read(name);
+    world.write(name, a.size_bytes + 3000, "end");
+    require(world.read(name) == old + std::string(3000, '\0') + "end",
+            "extending " + name + " shows bytes that were never written");
+    world.truncate(name, a.size_bytes);
+  }
+}
+
+void work_a_lot(Actor& world) {
+  must(world->run_reclaim());
+  world.mkdir("afterwards");
+  work_in(world, "afterwards");
+  extend_all_below(world, "");
+  if (world.setting().has_realtime()) {
+    world.set_flags("afterwards", kInodeRtInherit);
+    work_in(world, "afterwards");
+  }
+  world.rmdir("afterwards");
+  must(world->run_reclaim());
+}
+
+}  // namespace
+
+void in_own_thread(const std::function<void()>& work) {
+  std::exception_ptr problem;
+  std::thread thread([&] {
+    try {
+      work();
+    } catch (...) {
+      problem = std::current_exception();
+    }
+  });
+  thread.join();
+  if (problem) std::rethrow_exception(problem);
+}
+
+Step sync_step() {
+  return {.name = "sync", .run = [](Actor& a) { must(a->sync()); }, .syncs_all = true};
+}
+Step fsync_step(const std::string& path) {
+  return {.name = "fsync " + path, .run = [path](Actor& a) { a.fsync(path); }, .syncs_file = path};
+}
+Step reclaim_step() {
+  return step("reclaim", [](Actor& a) { must(a->run_reclaim()); });
+}
+Step unmount_step() {
+  return {.name = "unmount",
+          .run =
+              [](Actor& a) {
+                a.close_all();
+                a.unmount();
+              },
+          .syncs_all = true,
+          .is_unmount = true};
+}
+
+std::string check_text(Machine& machine) {
+  const auto report = check_volume(machine.members(), {.zeros = true, .progress = {}});
+  if (!report) return "check: " + report.error().message();
+  if (report->problems_total == 0) return {};
+  const Problem& first = report->problems.front();
+  return "check: " + std::to_string(report->problems_total) + " problems, " + first.object + ": " + first.what;
+}
+
+std::uint64_t base_seed() {
+  static const std::uint64_t seed = number_from("PLUMB_CRASH_SEED", std::random_device{}());
+  return seed;
+}
+
+bool is_quick() {
+  static const bool quick = number_from("PLUMBFS_QUICK", 0) != 0;
+  return quick;
+}
+
+std::size_t scaled(std::size_t count) {
+  return std::max<std::size_t>(1, count * scale() / (is_quick() ? 6 : 1));
+}
+
+std::vector<std::size_t> chosen(std::vector<std::size_t> all, std::vector<std::size_t> quick) {
+  return is_quick() ? quick : all;
+}
+
+Totals& totals() {
+  static Totals all;
+  return all;
+}
+
+MachineImage prepared_image(const Setting& setting, const std::function<void(Actor&)>& prepare) {
+  reset_clock();
+  Machine machine(kDeviceBytes, kRealtimeBytes, setting.kinds);
+  FormatOptions options = fixed_format(setting.block_size_bytes);
+  options.realtime_extent_bytes = setting.realtime_extent_bytes;
+  must(Volume::format(machine.members(), options));
+  Actor world(machine, setting);
+  prepare(world);
+  world.unmount();
+  return machine.current_image();
+}
+
+Recording record(Machine& machine, const Setting& setting, const Workload& workload) {
+  reset_clock();
+  Recording recording;
+  std::optional<Actor> mounted;
+  in_own_thread([&] { mounted.emplace(machine, setting); });
+  Actor& world = *mounted;
+  if (workload.just_before) {
+    workload.just_before(world);
+    machine.forget_history();
+  }
+  recording.unsafe_shutdowns = world->counters().unsafe_shutdowns;
+  recording.states.push_back(take_snapshot(world, world.held()));
+  for (const Step& s : workload.steps) {
+    if (!s.is_same_tick) tick_clock();
+    recording.begun.push_back(machine.mark("call " + s.name));
+    try {
+      in_own_thread([&] { s.run(world); });
+    } catch (const std::exception& error) {
+      throw std::runtime_error(workload.name + ", " + s.name + ": " + error.what());
+    }
+    recording.answered.push_back(machine.mark("answer " + s.name));
+    recording.states.push_back(s.is_unmount ? recording.states.back() : take_snapshot(world, world.held()));
+  }
+  return recording;
+}
+
+// --- one image ----------------------------------------------------------------------------------
+
+std::string Trial::look_at(const MachineImage& image, const Allowed& allowed) const {
+  ++totals().images;
+  Machine machine(image, setting_.kinds);
+  if (std::string text = check_text(machine); !text.empty()) return "before recovery, " + text;
+  Snapshot seen;
+  tick_clock();
+  try {
+    Actor world(machine, setting_);
+    seen = take_snapshot(world);
+    if (std::string text = allowed.wrong_state(seen); !text.empty()) return text;
+    if (allowed.is_unmounted() && world->counters().unsafe_shutdowns != recording_.unsafe_shutdowns)
+      return "unmounted, and yet not clean";
+    work_a_little(world);
+  } catch (const std::exception& error) {
+    return std::string("mount, reading or working: ") + error.what();
+  }
+  const std::uint64_t lot = mixed(image.content_hash(), base_seed());
+  if (replayed_place() || lot % effort_.work_on_each == 0) {
+    if (std::string text = work_on(machine); !text.empty()) return "working on it: " + text;
+  }
+  if (replayed_place() || lot % effort_.nested_each == 0) return crash_recovery(image, seen);
+  return {};
+}
+
+std::string Trial::work_on(Machine& machine) const {
+  ++totals().worked_on;
+  try {
+    Actor world(machine, setting_);
+    work_a_lot(world);
+    world.unmount();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return check_text(machine);
+}
+
+// The recovery of an image, crashed at some of its fences: the same state, whatever was torn.
+std::string Trial::crash_recovery(const MachineImage& image, const Snapshot& expected) const {
+  Machine recorded(image, setting_.kinds);
+  {
+    Actor world(recorded, setting_);
+    must(world->run_reclaim());
+  }
+  MachineExplorer explorer(recorded);
+  Effort few = effort_;
+  few.exhaustive_stores = 2;
+  few.systematic = 3;
+  few.random = 1;
+  std::mt19937_64 random(mixed(image.content_hash(), base_seed()));
+  std::string problem;
+  const std::vector<std::uint64_t> points = recorded.crash_points();
+  for (const std::uint64_t point : points) {
+    if (random() % points.size() >= scaled(effort_.nested_points)) continue;
+    explorer.for_each(point, limits(few, point), [&](const MachineImage& again) {
+      ++totals().nested;
+      Machine machine(again, setting_.kinds);
+      problem = check_text(machine);
+      if (problem.empty()) problem = same_after_mount(machine, expected);
+      if (!problem.empty()) problem = again.description() + ": " + problem;
+      return problem.empty();
+    });
+    if (!problem.empty()) return "crashed again in recovery, " + problem;
+  }
+  return {};
+}
+
+std::string Trial::same_after_mount(Machine& machine, const Snapshot& expected) const {
+  try {
+    Actor world(machine, setting_);
+    const Snapshot seen = take_snapshot(world);
+    std::string text = metadata_difference(seen, expected);
+    if (text.empty()) text = content_difference(seen, expected);
+    return text;
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+// --- all images of a workload -------------------------------------------------------------------
+
+std::string crash_everywhere(const MachineImage& base, const Setting& setting, const Workload& workload,
+                             const Effort& effort) {
+  Place place{setting.name, workload.name};
+  const std::optional<Place>& replayed = replayed_place();
+  if (replayed && (replayed->setting != place.setting || replayed->workload != place.workload)) return {};
+  Machine machine(base, setting.kinds);
+  const Recording recording = record(machine, setting, workload);
+  const Trial trial(setting, workload, recording, effort);
+  std::vector<std::uint64_t> points = machine.crash_points();
+  if (!effort.crashes_mount) std::erase_if(points, [&](std::uint64_t tick) { return tick < recording.begun.front(); });
+  std::mt19937_64 random(base_seed());
+  std::unordered_set<std::uint64_t> seen;
+  MachineExplorer images(machine);
+  for (const std::uint64_t tick : points) {
+    const bool is_left_out = random() % points.size() >= scaled(effort.most_points);
+    if (replayed ? replayed->tick != tick : is_left_out) continue;
+    ++totals().points;
+    place.tick = tick;
+    place.image = 0;
+    const Allowed allowed = trial.allowed_at(tick);
+    std::string problem;
+    images.for_each(tick, limits(effort, tick), [&](const MachineImage& image) {
+      const std::size_t number = place.image++;
+      if (replayed ? replayed->image != number : !seen.insert(mixed(image.content_hash(), allowed.number())).second) {
+        ++totals().repeated;
+        return true;
+      }
+      problem = trial.look_at(image, allowed);
+      if (problem.empty()) return true;
+      keep(image);
+      place.image = number;
+      problem = image.description() + ": " + problem;
+      return false;
+    });
+    if (problem.empty()) continue;
+    ++totals().violations;
+    std::string text = place.setting;
+    text.append(", ").append(workload.name).append(", ").append(allowed.moment());
+    return text.append("\n    ").append(problem).append("\n    ").append(replay_line(place));
+  }
+  return {};
+}
+
+}  // namespace plumb::test

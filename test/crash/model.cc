@@ -1,0 +1,88 @@
+#include "test/crash/model.h"
+
+#include <algorithm>
+
+namespace plumb::test {
+
+Allowed::Allowed(std::uint64_t tick, const Setting& setting, const Workload& workload, const Recording& recording)
+    : setting_(setting), workload_(workload), states_(recording.states) {
+  const auto& answered = recording.answered;
+  while (answered_ < answered.size() && answered[answered_] < tick) ++answered_;
+  const bool flies = answered_ < answered.size() && recording.begun[answered_] < tick;
+  if (flies) in_flight_ = &workload.steps[answered_];
+  most_ = answered_ + (flies ? 1 : 0);
+  least_ = setting.has_memory_log() ? answered_ : 0;
+  for (std::size_t i = 0; i < answered_; ++i) {
+    const Step& s = workload.steps[i];
+    if (s.syncs_all) {
+      durable_all_ = i + 1;
+      least_ = std::max(least_, i + 1);
+    }
+    if (s.syncs_file.empty()) continue;
+    const Snapshot& now = states_[i + 1];
+    const auto it = now.names.find(s.syncs_file);
+    if (it == now.names.end()) continue;
+    durable_[it->second] = i + 1;
+    // All metadata up to the last record about that file.
+    std::size_t last_change = i + 1;
+    while (last_change > 0 && same_inode(states_[last_change - 1], now, it->second)) --last_change;
+    least_ = std::max(least_, last_change);
+  }
+}
+
+std::string Allowed::moment() const {
+  if (in_flight_ != nullptr) return "during " + in_flight_->name;
+  return answered_ == 0 ? "before the first step" : "after " + workload_.steps[answered_ - 1].name;
+}
+
+std::string Allowed::wrong_bytes_of(InodeKey key, const VisibleInode& inode, std::size_t shown,
+                                    bool is_record_empty) const {
+  const bool is_immediate = setting_.is_immediate(inode.attributes.flags);
+  std::size_t since = answered_;
+  if (!is_immediate) {
+    const auto it = durable_.find(key);
+    since = std::max(it == durable_.end() ? 0 : it->second, durable_all_);
+  } else if (!setting_.has_memory_log()) {
+    // Bytes are durable at once, the record about them later.
+    since = std::min(shown, answered_);
+  } else if (shown > answered_ && !in_flight_->is_in_parts && !is_record_empty) {
+    // The record came last: all bytes are there.
+    since = shown;
+  }
+  const ByteSources sources{.versions = states_.subspan(since, most_ + 1 - since),
+                            .shown = shown - std::min(shown, since),
+                            .unborn_is_zero = !is_immediate};
+  return foreign_byte(inode.content, key, sources);
+}
+
+std::string Allowed::wrong_bytes(const Snapshot& seen, std::size_t shown) const {
+  // If the record of the step in flight changes nothing that is seen, any of its bytes may be there.
+  const bool is_record_empty = metadata_difference(seen, states_[answered_]).empty();
+  for (const auto& [key, inode] : seen.inodes) {
+    if (std::string what = wrong_bytes_of(key, inode, shown, is_record_empty); !what.empty()) return what;
+  }
+  return {};
+}
+
+std::string Allowed::wrong_state(const Snapshot& seen) const {
+  std::string nearest;
+  std::string bytes;
+  for (std::size_t i = most_ + 1; i-- > least_;) {
+    const std::string difference = metadata_difference(seen, states_[i]);
+    if (difference.empty()) {
+      bytes = wrong_bytes(seen, i);
+      if (bytes.empty()) return {};
+      continue;
+    }
+    nearest += "\n      not the state after " + std::to_string(i) + " steps: " + difference;
+  }
+  if (!bytes.empty()) return bytes;
+  // Between the parts of a step; on a page-cached device of any that are not durable.
+  for (std::size_t i = least_; i < most_; ++i) {
+    const std::string difference = step_difference(seen, states_[i], states_[i + 1]);
+    if (difference.empty() && workload_.steps[i].is_in_parts) return wrong_bytes(seen, i);
+  }
+  return "a state that never was:" + nearest;
+}
+
+}  // namespace plumb::test
