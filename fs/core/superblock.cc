@@ -90,6 +90,21 @@ Status Superblock::write(pmem::Device& main, media::Superblock& media) {
   return {};
 }
 
+Status Superblock::mend_copies() {
+  pmem::Device& main = *devices_[0];
+  for (const std::uint64_t offset : media::kSuperblockOffsets) {
+    media::Superblock copy;
+    const Status loaded = main.load(offset, std::as_writable_bytes(std::span<media::Superblock, 1>(&copy, 1)));
+    if (loaded && std::memcmp(&copy, &media_, sizeof copy) == 0) continue;
+    const Status stored = main.store(offset, std::as_bytes(std::span<const media::Superblock, 1>(&media_, 1)));
+    if (!stored && !loaded) continue;  // memory that can be neither read nor written: the other copy is enough
+    PLUMB_TRY(stored);
+    // Durable before the other copy may be rewritten: at every instant one is whole.
+    PLUMB_TRY(main.persist(offset, media::kSuperblockBytes));
+  }
+  return {};
+}
+
 Status Superblock::count_unsafe_shutdown() {
   media_.unsafe_shutdowns = media_.unsafe_shutdowns + 1;
   return write(*devices_[0], media_);

@@ -35,6 +35,9 @@ class Superblock {
   /// Writes both copies, the second only after the first is durable: one of them is always whole.
   [[nodiscard]] static Status write(pmem::Device& main, media::Superblock& media);
 
+  /// Makes a copy that is not whole, or older, like the one that counts: before anything rewrites that one, or a crash in the
+  /// middle of it would leave none. Nothing to do is the rule.
+  [[nodiscard]] Status mend_copies();
   /// Counts a mount that found the file system not unmounted.
   [[nodiscard]] Status count_unsafe_shutdown();
 

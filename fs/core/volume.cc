@@ -35,6 +35,7 @@ VolumeImpl::~VolumeImpl() {
 }
 
 Status VolumeImpl::open() {
+  if (!options.read_only) PLUMB_TRY(superblock.mend_copies());
   store.journal().set_deferred(options.writeback == Writeback::kDeferred);
   PLUMB_ASSIGN(const Journal::Recovery recovery, store.open());
   if (!recovery.was_clean && !options.read_only) {
