@@ -282,6 +282,8 @@ Recording record(Machine& machine, const Setting& setting, const Workload& workl
       throw std::runtime_error(workload.name + ", " + s.name + ": " + error.what());
     }
     recording.answered.push_back(machine.mark("answer " + s.name));
+    // A step may be the death of the daemon, and a mount.
+    if (!s.is_unmount) recording.unsafe_shutdowns = world->counters().unsafe_shutdowns;
     recording.states.push_back(s.is_unmount ? recording.states.back() : take_snapshot(world, world.held()));
   }
   return recording;
