@@ -86,7 +86,7 @@ Workload death() {
           .steps = {step("overwrite", [](Actor& a) { a.write("g", 0, pattern('1', 2000)); }),
                     step("overwrite", [](Actor& a) { a.write("m", 0, pattern('2', 2000)); }), die(), fsync_step("g"),
                     fsync_step("m"), step("chmod", [](Actor& a) { set_owner(a, "f", 0600, 3); }),
-                    step("unlink", [](Actor& a) { a.unlink("h"); }), unmount_step()}};
+                    step("unlink", [](Actor& a) { a.unlink("h"), a.unlink("m"); }), unmount_step()}};
 }
 
 // Begins with a mount that has something to recover.
