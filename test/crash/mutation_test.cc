@@ -264,6 +264,7 @@ struct Reason {
 constexpr Reason kUnderstood[] = {
     {"during write: drain after blocks zeroed", false,
      "what is zeroed beyond the end is drained again with the data, by the same thread, before the record"},
+    {"during write: drain after realtime blocks zeroed", false, "likewise, on the other device"},
     {"during reclaim: drain after journal header stored", false,
      "the drain of the zeros, of the same thread, comes before any of the blocks can be used"},
     {"during mount: flush of log", true,
@@ -315,8 +316,10 @@ TEST_CASE("mutation: two devices, any flush or drain that is left out is found o
   CHECK(list.empty());
 }
 
+// Not with writeback=deferred: the model takes bytes that were cut off since the last sync, and zeroed where the file grew
+// again, for data that was not written back yet, and allows either.
 TEST_CASE("mutation: writeback of the wrong device is found out", "[crash][mutation][realtime]") {
-  const Setting& setting = realtime_settings()[GENERATE(from_range(chosen({0, 1, 2, 3, 4}, {0, 2, 4})))];
+  const Setting& setting = realtime_settings()[GENERATE(from_range(chosen({0, 2, 3, 4}, {0, 2, 4})))];
   Tallies tallies;
   for (const Case& which : cases()) leave_out(setting, which, true, tallies);
   const std::string list = never_found(setting, tallies);
