@@ -148,6 +148,7 @@ Operation Worker::choose() {
     if (have.all.size() > kMaxNodes && chance(2)) operation.kind = Kind::kUnlink;
     if (have.total_bytes > kMaxTotalBytes && chance(2))
       operation.kind = chance(2) ? Kind::kUnlink : Kind::kOpenTruncate;
+    if (operation.kind == Kind::kCreateUnnamed && !has_unnamed_) continue;
     operation.mode = static_cast<std::uint32_t>(0600 | below(0100));
     switch (operation.kind) {
       case Kind::kCreate:

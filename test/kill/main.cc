@@ -29,6 +29,7 @@
 #include "test/kill/daemon.h"
 #include "test/kill/model.h"
 #include "test/kill/operation.h"
+#include "test/kill/power.h"
 #include "test/kill/verify.h"
 #include "test/kill/worker.h"
 
@@ -285,10 +286,25 @@ int main(int argc, char** argv) {
   app.add_option("--longest-ms", settings.longest_ms, "Longest time before a kill")->capture_default_str();
   app.add_option("--seed", settings.seed, "Decides operations and moments (default: random, printed)");
   app.add_flag("--no-mmap", no_mmap, "Without mappings");
+  kill_test::PowerSettings power;
+  app.add_option("--power-record", power.record, "Work until the power goes; the record, checked at the next start");
+  app.add_option("--ready", power.ready, "With --power-record: make this file when the work begins");
+  app.add_flag("--finish", power.finish, "With --power-record: check only, and end");
   CLI11_PARSE(app, argc, argv);
   settings.use_mmap = !no_mmap;
   if (settings.longest_ms == 0) settings.longest_ms = 1;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  if (!power.record.empty()) {
+    power.programs = settings.programs;
+    power.use_mmap = settings.use_mmap;
+    try {
+      kill_test::run_until_power_cut(power);
+      return 0;
+    } catch (const std::exception& failure) {
+      std::fprintf(stderr, "FAILED: %s\n", failure.what());
+      return 1;
+    }
+  }
   std::printf("seed %llu\n", static_cast<unsigned long long>(settings.seed));
   std::string where;
   try {

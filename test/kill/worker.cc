@@ -84,6 +84,8 @@ int Worker::run() {
     log_.error = errno;
     return kStatusFailed;
   }
+  const Fd probe(::open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  has_unnamed_ = !probe.failed() || (errno != EOPNOTSUPP && errno != EISDIR);
   for (std::size_t i = 0; i < Log::kCapacity; ++i) {
     Operation& operation = log_.operations[i];
     operation = choose();
