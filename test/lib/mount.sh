@@ -13,7 +13,8 @@
 #
 # Kinds of device: "memory" is a file on tmpfs, which the daemon stores to and flushes as memory;
 # "cached" is a file on a disk, which it maps through the page cache. "rt-MAIN-REALTIME", as in
-# rt-memory-cached, is a file system with a realtime device, whose new files are all realtime.
+# rt-memory-cached, is a file system with a realtime device, whose new files are all realtime. "device" and "device2" are
+# real devices, whose contents are lost: PLUMBFS_TEST_DEVICE, PLUMBFS_TEST_DEVICE2 (test/vm).
 #
 # Whatever happens, the trap unmounts what this script mounted, ends the daemons it started (by
 # process id, nothing else), and deletes its images. Exit status: 0 passed, 1 failed, 77 skipped.
@@ -125,6 +126,14 @@ plumb_wait_gone() {
     done
 }
 
+# plumb_real_device KIND: its path; nothing for the kinds that are made.
+plumb_real_device() {
+    case $1 in
+        device) printf '%s\n' "${PLUMBFS_TEST_DEVICE:-}" ;;
+        device2) printf '%s\n' "${PLUMBFS_TEST_DEVICE2:-}" ;;
+    esac
+}
+
 # plumb_usable memory|cached: true if such a device can be made here; else the reason is printed.
 plumb_usable() {
     local parent type kind=cached
@@ -132,6 +141,12 @@ plumb_usable() {
         rt-*-*)
             plumb_usable "${1##*-}" && plumb_usable "$(cut -d- -f2 <<<"$1")"
             return
+            ;;
+        device | device2)
+            parent=$(plumb_real_device "$1")
+            [[ -e $parent ]] && return 0
+            say "$PLUMB_NAME: no $1 here: PLUMBFS_TEST_DEVICE${1#device} is not set"
+            return 1
             ;;
         memory) parent=${PLUMBFS_MEMORY_DIR:-/dev/shm} ;;
         cached) parent=${PLUMBFS_CACHED_DIR:-/var/tmp} ;;
@@ -152,9 +167,18 @@ plumb_usable() {
 
 # plumb_image VARIABLE KIND SIZE: an empty file, allocated fully; of a kind with a realtime device two of this size.
 plumb_image() {
-    local directory second=
-    if [[ $2 == rt-* ]]; then plumb_image second "${2##*-}" "$3"; fi
+    local directory second='' real main=$2
+    if [[ $2 == rt-* ]]; then
+        plumb_image second "${2##*-}" "$3"
+        main=$(cut -d- -f2 <<<"$2")
+    fi
     plumb_usable "$2" || skip "there is no $2 device"
+    real=$(plumb_real_device "$main")
+    if [[ -n $real ]]; then
+        if [[ -n $second ]]; then PLUMB_RT[$real]=$second; fi
+        printf -v "$1" '%s' "$real"
+        return
+    fi
     directory=$(mktemp -d "$PLUMB_IMAGE_PARENT/plumbfs-test.XXXXXX")
     PLUMB_DELETE+=("$directory")
     if ! fallocate -l "$3" "$directory/image" 2>"$PLUMB_SCRATCH/fallocate"; then
@@ -182,9 +206,13 @@ plumb_delete_loop() {
     PLUMB_LOOPS=("${kept[@]}")
 }
 
+# Of a real device nothing is deleted.
 plumb_delete_image() {
-    if [[ -n ${PLUMB_RT[$1]:-} ]]; then rm -rf -- "$(dirname "${PLUMB_RT[$1]}")"; fi
-    rm -rf -- "$(dirname "$1")"
+    local path
+    for path in "${PLUMB_RT[$1]:-}" "$1"; do
+        if [[ $path == */plumbfs-test.*/image ]]; then rm -rf -- "$(dirname "$path")"; fi
+    done
+    unset "PLUMB_RT[$1]"
 }
 
 plumb_mkfs() {
