@@ -82,7 +82,12 @@ tl::unexpected<Error> open_error(const Opening& opening, int error) {
     }
   }
   if (error == ETXTBSY) return fail(EBUSY, path + " is being executed or is a swap file");
-  if (error == ENXIO) return fail(ENODEV, path + " has no driver");
+  if (error == ENXIO) {
+    // The node of a dax device stays in system-ram mode, where there is nothing that could open it.
+    const auto facts = sysfs::read_devdax(kSysfs, opening.node());
+    if (S_ISCHR(opening.status.st_mode) && !facts) return fail(ENODEV, path + ": " + facts.error().detail);
+    return fail(ENODEV, path + " has no driver");
+  }
   return fail(error, path);
 }
 
