@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154  # of test/vm/guest
 # Step "poison" of test/vm/guest: the kernel is told that the memory under a file's data has failed (hwpoison-inject).
 #
 # The kernel takes the page out of every mapping, and tells the processes that had it (SIGBUS, BUS_MCEERR_AO). That
