@@ -150,7 +150,11 @@ TEST_CASE("truncate: what a mapping stored beyond the end is not in the file whe
       CHECK(status("file").st_size == static_cast<off_t>(size));
       grow(fd.get(), how, "file");
       CHECK(read_at(fd.get(), size, 0) == data);
-      CHECK(zeros_at(fd.get(), kFull - 1 - size, size));
+      const bool zeros = zeros_at(fd.get(), kFull - 1 - size, size);
+      // The daemon has zeros there. Where every file goes through the page cache, the kernel's page still has what the
+      // mapping stored, and only a truncate makes the kernel zero it.
+      if (!zeros && how != Grow::kTruncate) needs_kernel(6, 6, "zeros after a mapped end that a write moves");
+      CHECK(zeros);
     }
   }
 }
