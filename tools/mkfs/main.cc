@@ -42,6 +42,12 @@ Result<std::unique_ptr<pmem::Device>> open_for_format(const MkfsOptions& options
   if (size < media::kMinDeviceBytes)
     return refuse(options.device + " is too small: it has " + size_text(size) + ", a plumbfs needs at least " +
                   size_text(media::kMinDeviceBytes));
+  // A block would span several mappings of the device; whoever maps files directly counts on one.
+  const std::uint64_t align = (*device)->info().align_bytes;
+  if ((*device)->info().type == "devdax" && options.format.block_size_bytes > align)
+    return refuse(options.device + " is mapped in units of " + size_text(align) + " (its align): blocks of " +
+                  size_text(options.format.block_size_bytes) + " are larger; choose at most " + size_text(align) +
+                  ", or make the namespace with another align");
   return device;
 }
 
