@@ -172,6 +172,8 @@ FsStatistics Volume::statistics(Inode* inode) {
     role = DeviceRole::kRealtime;
   FsStatistics s;
   s.block_size_bytes = sb.block_size();
+  // For its lock: a batch of reclaim moves blocks from "pending" to "free" in one commit, and nobody sees them in neither.
+  const Transaction steady(v.store);
   s.blocks = sb.blocks(role) - sb.entry(role).data_start;
   // What waits in the reclaim queue is free to the user: an allocation that needs it waits for it.
   auto free_of = [&v, &sb](DeviceRole r) {
