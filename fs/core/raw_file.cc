@@ -157,17 +157,7 @@ Status RawFile::fsync(RawHandle& handle) {
 }
 
 DeviceStatistics RawFile::statistics() const {
-  DeviceStatistics result;
-  result.path = device_.info().path;
-  result.type = device_.info().type;
-  result.kind = device_.is_memory() ? "memory" : "page-cached";
-  result.writeback_ranges = writeback_counters_.ranges;
-  result.writeback_bytes = writeback_counters_.bytes;
-  result.writeback_drains = writeback_counters_.drains;
-  result.device_flushes = device_.counters().flush_calls;
-  result.device_flushed_bytes = device_.counters().flushed_bytes;
-  result.device_drains = device_.counters().drains;
-  result.errors = device_.counters().errors;
+  DeviceStatistics result = statistics_of(device_, writeback_counters_);
   result.dirty_bytes = dirty_.bytes();
   return result;
 }

@@ -40,8 +40,8 @@ Status VolumeImpl::open() {
   PLUMB_ASSIGN(const Journal::Recovery recovery, store.open());
   if (!recovery.was_clean && !options.read_only) {
     PLUMB_TRY(superblock.count_unsafe_shutdown());
-    // A daemon that died knew which ranges were dirty; nobody does now. An fsync from here on must be able to rely on what
-    // was stored before.
+    // A daemon that died knew which ranges were dirty; nobody does now. An fsync from here on must be able to rely on
+    // what was stored before.
     for (const DeviceRole role : store.roles())
       if (!store.device(role).is_memory() || recovery.was_deferred)
         PLUMB_TRY(store.device(role).persist(0, superblock.entry(role).size_bytes));
@@ -108,7 +108,8 @@ bool VolumeImpl::make_space() {
     return sum;
   };
   const std::uint64_t before = free_units();
-  const auto extended = store.extend_zeroed(DeviceRole::kMain);  // the realtime device's moves as its space is asked for
+  const auto extended =
+      store.extend_zeroed(DeviceRole::kMain);  // the realtime device's moves as its space is asked for
   const Status reclaimed = run_reclaim();
   return (extended && *extended) || (reclaimed && free_units() > before);
 }
@@ -157,11 +158,19 @@ Result<std::unique_ptr<Volume>> Volume::mount(const Members& members, const Moun
   return std::unique_ptr<Volume>(new Volume(std::move(impl)));
 }
 
-Status Volume::unmount() { return impl_->close(); }
+Status Volume::unmount() {
+  return impl_->close();
+}
 
-InodeRef Volume::root() { return impl_->root; }
-bool Volume::read_only() const { return impl_->store.read_only(); }
-Status Volume::run_reclaim() { return impl_->run_reclaim(); }
+InodeRef Volume::root() {
+  return impl_->root;
+}
+bool Volume::read_only() const {
+  return impl_->store.read_only();
+}
+Status Volume::run_reclaim() {
+  return impl_->run_reclaim();
+}
 
 FsStatistics Volume::statistics(Inode* inode) {
   VolumeImpl& v = *impl_;
@@ -172,7 +181,8 @@ FsStatistics Volume::statistics(Inode* inode) {
     role = DeviceRole::kRealtime;
   FsStatistics s;
   s.block_size_bytes = sb.block_size();
-  // For its lock: a batch of reclaim moves blocks from "pending" to "free" in one commit, and nobody sees them in neither.
+  // For its lock: a batch of reclaim moves blocks from "pending" to "free" in one commit, and nobody sees them in
+  // neither.
   const Transaction steady(v.store);
   s.blocks = sb.blocks(role) - sb.entry(role).data_start;
   // What waits in the reclaim queue is free to the user: an allocation that needs it waits for it.
@@ -197,20 +207,8 @@ VolumeStatistics Volume::counters() {
   const auto& label = v.superblock.media().label;
   s.label.assign(label.data(), strnlen(label.data(), label.size()));
   for (std::size_t i = 0; i < v.superblock.device_count(); ++i) {
-    const pmem::Device& device = v.superblock.device(static_cast<DeviceRole>(i));
-    const WritebackCounters& w = v.writeback_counters[i];
-    DeviceStatistics d;
-    d.path = device.info().path;
-    d.type = device.info().type;
-    d.kind = device.is_memory() ? "memory" : "page-cached";
-    d.writeback_ranges = w.ranges;
-    d.writeback_bytes = w.bytes;
-    d.writeback_drains = w.drains;
-    d.device_flushes = device.counters().flush_calls;
-    d.device_flushed_bytes = device.counters().flushed_bytes;
-    d.device_drains = device.counters().drains;
-    d.errors = device.counters().errors;
     const auto role = static_cast<DeviceRole>(i);
+    DeviceStatistics d = statistics_of(v.superblock.device(role), v.writeback_counters[i]);
     d.role = role == DeviceRole::kMain ? "main" : "realtime";
     d.blocks = v.superblock.blocks(role);
     d.blocks_free = v.store.allocator(role).free_blocks() * v.superblock.unit_blocks(role);

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "fs/core/volume.h"
+
 namespace plumb {
 namespace {
 
@@ -17,6 +19,21 @@ std::vector<pmem::ByteRange> coalesced(const std::vector<pmem::ByteRange>& range
 }
 
 }  // namespace
+
+DeviceStatistics statistics_of(const pmem::Device& device, const WritebackCounters& writeback) {
+  DeviceStatistics result;
+  result.path = device.info().path;
+  result.type = device.info().type;
+  result.kind = device.is_memory() ? "memory" : "page-cached";
+  result.writeback_ranges = writeback.ranges;
+  result.writeback_bytes = writeback.bytes;
+  result.writeback_drains = writeback.drains;
+  result.device_flushes = device.counters().flush_calls;
+  result.device_flushed_bytes = device.counters().flushed_bytes;
+  result.device_drains = device.counters().drains;
+  result.errors = device.counters().errors;
+  return result;
+}
 
 Status write_back_ranges(pmem::Device& device, pmem::DirtyRanges& dirty, WritebackCounters* counters) {
   const std::vector<pmem::ByteRange> taken = dirty.take_snapshot();
