@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "fs/core/check.h"
+#include "fs/core/volume_impl.h"
 #include "pmem/crash_explorer.h"
 #include "test/unit/core_world.h"
 
@@ -118,14 +119,16 @@ TEST_CASE("realtime: contents are the model's, whatever is done to the file", "[
         break;
       }
       case 3: {
-        const std::uint64_t size = pick(2) == 0 ? pick(kLargest) : std::min<std::uint64_t>(model.size() + length, kLargest);
+        const std::uint64_t size =
+            pick(2) == 0 ? pick(kLargest) : std::min<std::uint64_t>(model.size() + length, kLargest);
         world->truncate("f", size);
         model.resize(size);
         break;
       }
       case 4:
       case 5: {
-        const int mode = pick(2) == 0 ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+        const int mode =
+            pick(2) == 0 ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
         world->allocate("f", mode, offset, length);
         if (offset < model.size()) {
           const std::size_t count = std::min<std::uint64_t>(length, model.size() - offset);
@@ -301,6 +304,28 @@ TEST_CASE("realtime: an error of one device does not hide the other's writeback"
   CHECK(code_of(world->fsync(*handle, FsyncMode::kFull)) == 0);
 }
 
+TEST_CASE("realtime: a device that fails keeps its pending blocks, and the other's are freed", "[realtime]") {
+  Pair pair({});
+  World world(pair.members());
+  world.create("main");
+  world.create("rt");
+  world.set_flags("rt", kInodeRealtime);
+  world.write("main", 0, pattern('m', 400'000));
+  world.write("rt", 0, pattern('r', 400'000));
+  world.unlink("main");
+  world.unlink("rt");
+  for (std::uint64_t i = 0; i < 8; ++i) pair.realtime.fail_store_call(pair.realtime.store_calls() + i, EIO);
+  CHECK(code_of(world->run_reclaim()) == EIO);
+  Store& store = world->impl().store;
+  CHECK(store.pending_blocks(DeviceRole::kMain) < 10);  // its data is free; nodes of the queue may wait
+  CHECK(store.pending_blocks(DeviceRole::kRealtime) * 4096 >= 400'000);
+  pair.realtime.clear_faults();
+  must(world->run_reclaim());
+  CHECK(store.pending_blocks(DeviceRole::kRealtime) == 0);
+  world.unmount();
+  pair.check();
+}
+
 TEST_CASE("realtime: fills up, says ENOSPC, and comes back", "[realtime]") {
   const std::uint32_t extent = GENERATE(4096u, 64u << 10, 2u << 20);
   const bool zeroed = GENERATE(true, false);
@@ -395,7 +420,8 @@ TEST_CASE("realtime: format refuses what cannot be", "[realtime]") {
   CHECK(code_of(Volume::format({main, &realtime}, format)) == 0);
 }
 
-// The seed thread: sector zeroing must be told the device. Every edge that is zeroed in place, on a file of either device.
+// The seed thread: sector zeroing must be told the device. Every edge that is zeroed in place, on a file of either
+// device.
 TEST_CASE("realtime: zeroing goes to the device of the file, at every edge", "[realtime][zeroing]") {
   const Setting setting = GENERATE(from_range(kSettings));
   const bool on_realtime = GENERATE(false, true);
@@ -453,7 +479,9 @@ TEST_CASE("realtime: zeroing goes to the device of the file, at every edge", "[r
 // The seed thread: the dirty check comes before any look at block sizes; what is not dirty never fails.
 TEST_CASE("writeback: an inode with nothing dirty succeeds, whatever the device would say", "[realtime][writeback]") {
   const std::uint32_t block_size = GENERATE(1024u, 4096u, 65536u);
-  Setting setting{.main = DeviceKind::kCached, .realtime = DeviceKind::kCached, .block_size_bytes = block_size,
+  Setting setting{.main = DeviceKind::kCached,
+                  .realtime = DeviceKind::kCached,
+                  .block_size_bytes = block_size,
                   .extent_bytes = std::max(block_size, 4096u)};
   Pair pair(setting);
   World world(pair.members());
@@ -500,7 +528,8 @@ TEST_CASE("writeback: fsync goes on to the log when the data is written", "[real
   }
   // The power fails, and nothing was written that was not asked for.
   pmem::CrashExplorer main_states(pair.main), realtime_states(pair.realtime);
-  CrashDevice main(main_states.image_at(pair.main.event_count(), pmem::nothing_evicted()), {.kind = DeviceKind::kCached});
+  CrashDevice main(main_states.image_at(pair.main.event_count(), pmem::nothing_evicted()),
+                   {.kind = DeviceKind::kCached});
   CrashDevice realtime(realtime_states.image_at(pair.realtime.event_count(), pmem::nothing_evicted()),
                        {.kind = DeviceKind::kCached});
   World after({main, &realtime});
