@@ -25,8 +25,12 @@ Allocator::Allocator(const Geometry& geometry)
   metadata_cursor_ = data_start_;
 }
 
-std::uint64_t Allocator::chunk_end(std::uint64_t chunk) const { return std::min(blocks_, (chunk + 1) * chunk_blocks_); }
-std::uint64_t Allocator::chunk_size(std::uint64_t chunk) const { return chunk_end(chunk) - chunk * chunk_blocks_; }
+std::uint64_t Allocator::chunk_end(std::uint64_t chunk) const {
+  return std::min(blocks_, (chunk + 1) * chunk_blocks_);
+}
+std::uint64_t Allocator::chunk_size(std::uint64_t chunk) const {
+  return chunk_end(chunk) - chunk * chunk_blocks_;
+}
 
 void Allocator::mark(std::uint64_t start, std::uint64_t length, bool value) {
   for (std::uint64_t block = start; block < start + length;) {
@@ -186,12 +190,14 @@ std::optional<BlockRange> Allocator::choose_window(const DataRequest& request) {
     while (end < chunk + window_chunks_ && end < std::min(chunks, zeroed_chunks) && chunk_window_[end] == 0 &&
            (!big || fits(end)))
       ++end;
-    return BlockRange{BlockNumber(chunk * chunk_blocks_), std::min(end * chunk_blocks_, blocks_) - chunk * chunk_blocks_};
+    return BlockRange{BlockNumber(chunk * chunk_blocks_),
+                      std::min(end * chunk_blocks_, blocks_) - chunk * chunk_blocks_};
   };
   const std::uint64_t goal = request.goal.value;
   if (goal != 0 && goal < zeroed_upto_ && !used(goal) && chunk_window_[goal / chunk_blocks_] == 0)
     return window_from(goal / chunk_blocks_);
-  // Big files start in the middle of what is zeroed and wander on; small ones fill from the front, in used chunks first.
+  // Big files start in the middle of what is zeroed and wander on; small ones fill from the front, in used chunks
+  // first.
   const std::uint64_t start = big ? std::max(big_cursor_, first_data_chunk + 8) : first_data_chunk;
   std::optional<std::uint64_t> best;
   for (std::uint64_t i = 0; i < chunks; ++i) {

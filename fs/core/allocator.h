@@ -1,17 +1,19 @@
 // Which blocks of one device are free, and which of them data may be stored into right now.
 //
-// The bitmap on the medium is the truth about committed blocks; this is its image in DRAM plus what operations in flight
-// have taken. Three rules make "free blocks read as zeros" hold across a crash:
-//   windows      data is stored only into blocks of chunks (2 MiB, aligned) that lie in a window recorded durably before.
-//                Recovery zeroes what is free inside the recorded windows. Metadata needs no window: its homes change only
-//                after their record is committed.
-//   zeroed_upto  blocks from that mark on were never written by plumbfs; they are not available until the mark has passed
+// The bitmap on the medium is the truth about committed blocks; this is its image in DRAM plus what operations in
+// flight have taken. Three rules make "free blocks read as zeros" hold across a crash:
+//   windows      data is stored only into blocks of chunks (2 MiB, aligned) that lie in a window recorded durably
+//   before.
+//                Recovery zeroes what is free inside the recorded windows. Metadata needs no window: its homes change
+//                only after their record is committed.
+//   zeroed_upto  blocks from that mark on were never written by plumbfs; they are not available until the mark has
+//   passed
 //                them (Store::extend_zeroed).
 //   give_back    blocks of an aborted operation are zeroed durably by the caller before they come back.
 //
-// Placement: small files are packed from low addresses; the data of big files goes to whole free chunks, at the position in
-// the chunk that the file offset has in its own 2 MiB, so that huge pages can map it; a goal (the block after the previous
-// extent) wins when it is free.
+// Placement: small files are packed from low addresses; the data of big files goes to whole free chunks, at the
+// position in the chunk that the file offset has in its own 2 MiB, so that huge pages can map it; a goal (the block
+// after the previous extent) wins when it is free.
 //
 // The reserve keeps unlink, truncate and reclaim possible on a full file system: ordinary requests leave it alone.
 //
@@ -40,12 +42,12 @@ class Allocator {
   enum class Class : std::uint8_t { kSmall, kBig };
 
   struct DataRequest {
-    BlockNumber goal;                  // 0: none
-    std::uint64_t file_block = 0;      // for the position in the chunk
-    std::uint64_t blocks = 0;          // wanted; at least 1
+    BlockNumber goal;              // 0: none
+    std::uint64_t file_block = 0;  // for the position in the chunk
+    std::uint64_t blocks = 0;      // wanted; at least 1
     Class size_class = Class::kSmall;
-    bool privileged = false;           // may use the reserve
-    bool any_window = false;           // the last resort: out of windows of the other class too
+    bool privileged = false;  // may use the reserve
+    bool any_window = false;  // the last resort: out of windows of the other class too
   };
   enum class Shortage : std::uint8_t { kNone, kNeedWindow, kNeedZeroed, kNoSpace };
   struct DataResult {
@@ -56,10 +58,10 @@ class Allocator {
   /// What one device is like. "Block" here is the unit of allocation: a block of the main device, a realtime extent.
   struct Geometry {
     std::uint64_t blocks = 0;
-    std::uint64_t chunk_blocks = 0;    // unit of windows
-    std::uint64_t data_start = 0;      // first block to give out
+    std::uint64_t chunk_blocks = 0;  // unit of windows
+    std::uint64_t data_start = 0;    // first block to give out
     std::uint64_t reserve_blocks = 0;
-    std::uint64_t window_chunks = 16;  // chunks in a window
+    std::uint64_t window_chunks = 16;                         // chunks in a window
     std::size_t first_slot = 0, slots = media::kWindowSlots;  // its share of the window slots
   };
   explicit Allocator(const Geometry& geometry);
@@ -84,8 +86,8 @@ class Allocator {
 
   /// Where a window for this request should be; nothing if no chunk has what it takes.
   [[nodiscard]] std::optional<BlockRange> choose_window(const DataRequest& request);
-  /// A slot to put a new window in: free, or the least recently used one without blocks in flight. Its blocks cannot be taken
-  /// any more from now on.
+  /// A slot to put a new window in: free, or the least recently used one without blocks in flight. Its blocks cannot be
+  /// taken any more from now on.
   [[nodiscard]] std::optional<std::size_t> retire_slot();
   void open_window(std::size_t slot, BlockRange range, Class size_class);
   void close_windows();

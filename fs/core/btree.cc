@@ -54,7 +54,8 @@ Result<bool> BTree::visit_below(std::uint64_t block, int parent_level, Bounds bo
     return true;
   }
   for (std::size_t i = view.child_index(from); i < view.count(); ++i) {
-    PLUMB_ASSIGN(const bool go_on, visit_below(view.child(i), view.level(), child_bounds(view, i, bounds), from, visit));
+    PLUMB_ASSIGN(const bool go_on,
+                 visit_below(view.child(i), view.level(), child_bounds(view, i, bounds), from, visit));
     if (!go_on) return false;
   }
   return true;
@@ -153,8 +154,8 @@ Status BTree::insert_at(Transaction& t, media::TreeRoot& root, Path path, std::u
   if (slot == left.count()) {
     right.insert(0, key, record);
   } else {
-    // The split point halves the bytes of the sequence with the new record in it: records are at most a third of a node, so
-    // either side has room whatever their sizes.
+    // The split point halves the bytes of the sequence with the new record in it: records are at most a third of a
+    // node, so either side has room whatever their sizes.
     const std::size_t new_bytes = sizeof(media::NodeSlot) + record.size();
     const std::size_t half = (left.live_bytes() + new_bytes) / 2;
     const std::size_t old_count = left.count();
@@ -178,7 +179,8 @@ Status BTree::insert_at(Transaction& t, media::TreeRoot& root, Path path, std::u
   if (!path.empty()) {
     Step& parent = path.back();
     Node above(t.modify(parent.node), block_size);
-    // Slot 0 bounds nothing from below: keys smaller than its own go to it too, and such a one may be the separator now.
+    // Slot 0 bounds nothing from below: keys smaller than its own go to it too, and such a one may be the separator
+    // now.
     if (parent.slot == 0 && above.key(0) >= separator) above.set_key(0, 0);
     parent.slot += 1;
     return insert_at(t, root, std::move(path), separator, child_record(right_buffer->block));
@@ -234,8 +236,8 @@ Status BTree::remove_at(Transaction& t, media::TreeRoot& root, Path path) {
   }
 }
 
-// Merges path's last node with a neighbour below the same parent when both fit in one. Afterwards path ends at the parent,
-// its slot being that of the emptied child, which the caller removes.
+// Merges path's last node with a neighbour below the same parent when both fit in one. Afterwards path ends at the
+// parent, its slot being that of the emptied child, which the caller removes.
 Result<bool> BTree::merge_with_neighbour(Transaction& t, media::TreeRoot& root, Path& path) {
   const std::size_t block_size = t.block_size();
   Step& parent_step = path[path.size() - 2];

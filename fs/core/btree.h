@@ -1,11 +1,12 @@
 // The B+tree on the medium: 64-bit keys, records of variable length, checksummed nodes (media::NodeHeader).
 //
-// One implementation for the inode table, the reclaim queue, extents, directories and xattrs. Reading needs the lock of the
-// structure the tree belongs to; changing it also a transaction. Every change goes through Transaction::modify, so an
-// aborted transaction leaves no trace. The root is passed by reference: the caller stores it with its inode or the state.
+// One implementation for the inode table, the reclaim queue, extents, directories and xattrs. Reading needs the lock of
+// the structure the tree belongs to; changing it also a transaction. Every change goes through Transaction::modify, so
+// an aborted transaction leaves no trace. The root is passed by reference: the caller stores it with its inode or the
+// state.
 //
-// Nodes that fall below a third are merged with a neighbour when both fit in one; an empty tree has no node. So a tree whose
-// records are all removed gives back all its blocks.
+// Nodes that fall below a third are merged with a neighbour when both fit in one; an empty tree has no node. So a tree
+// whose records are all removed gives back all its blocks.
 //
 // Depth is bounded and levels must fall by one from parent to child, so a damaged tree ends in EUCLEAN, not in a loop.
 #pragma once

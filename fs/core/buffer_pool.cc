@@ -9,12 +9,18 @@ namespace plumb {
 
 BufferType node_buffer_type(media::TreeKind kind) {
   switch (kind) {
-    case media::TreeKind::kInodeTable: return BufferType::kNodeInodeTable;
-    case media::TreeKind::kReclaim: return BufferType::kNodeReclaim;
-    case media::TreeKind::kBadBlocks: return BufferType::kNodeBadBlocks;
-    case media::TreeKind::kExtents: return BufferType::kNodeExtents;
-    case media::TreeKind::kDirectory: return BufferType::kNodeDirectory;
-    case media::TreeKind::kXattrs: return BufferType::kNodeXattrs;
+    case media::TreeKind::kInodeTable:
+      return BufferType::kNodeInodeTable;
+    case media::TreeKind::kReclaim:
+      return BufferType::kNodeReclaim;
+    case media::TreeKind::kBadBlocks:
+      return BufferType::kNodeBadBlocks;
+    case media::TreeKind::kExtents:
+      return BufferType::kNodeExtents;
+    case media::TreeKind::kDirectory:
+      return BufferType::kNodeDirectory;
+    case media::TreeKind::kXattrs:
+      return BufferType::kNodeXattrs;
   }
   return BufferType::kValue;
 }
@@ -24,9 +30,12 @@ BufferPool::BufferPool(pmem::Device& device, std::uint32_t block_size, std::uint
 
 Status BufferPool::verify(std::span<const std::byte> bytes, BlockNumber block, BufferType type) const {
   switch (type) {
-    case BufferType::kState: return media::verify_state(bytes, block.value);
-    case BufferType::kBitmap: return media::verify_block(bytes, media::BlockMagic::kBitmap, block.value);
-    case BufferType::kInodes: return {};  // each inode has a checksum of its own
+    case BufferType::kState:
+      return media::verify_state(bytes, block.value);
+    case BufferType::kBitmap:
+      return media::verify_block(bytes, media::BlockMagic::kBitmap, block.value);
+    case BufferType::kInodes:
+      return {};  // each inode has a checksum of its own
     case BufferType::kValue: {
       PLUMB_TRY(media::verify_block(bytes, media::BlockMagic::kValue, block.value));
       media::ValueHeader header;
@@ -35,12 +44,18 @@ Status BufferPool::verify(std::span<const std::byte> bytes, BlockNumber block, B
         return fail(EUCLEAN, "block " + std::to_string(block.value) + ": value bytes");
       return {};
     }
-    case BufferType::kNodeInodeTable: return media::verify_node(bytes, block.value, media::TreeKind::kInodeTable);
-    case BufferType::kNodeReclaim: return media::verify_node(bytes, block.value, media::TreeKind::kReclaim);
-    case BufferType::kNodeBadBlocks: return media::verify_node(bytes, block.value, media::TreeKind::kBadBlocks);
-    case BufferType::kNodeExtents: return media::verify_node(bytes, block.value, media::TreeKind::kExtents);
-    case BufferType::kNodeDirectory: return media::verify_node(bytes, block.value, media::TreeKind::kDirectory);
-    case BufferType::kNodeXattrs: return media::verify_node(bytes, block.value, media::TreeKind::kXattrs);
+    case BufferType::kNodeInodeTable:
+      return media::verify_node(bytes, block.value, media::TreeKind::kInodeTable);
+    case BufferType::kNodeReclaim:
+      return media::verify_node(bytes, block.value, media::TreeKind::kReclaim);
+    case BufferType::kNodeBadBlocks:
+      return media::verify_node(bytes, block.value, media::TreeKind::kBadBlocks);
+    case BufferType::kNodeExtents:
+      return media::verify_node(bytes, block.value, media::TreeKind::kExtents);
+    case BufferType::kNodeDirectory:
+      return media::verify_node(bytes, block.value, media::TreeKind::kDirectory);
+    case BufferType::kNodeXattrs:
+      return media::verify_node(bytes, block.value, media::TreeKind::kXattrs);
   }
   return {};
 }

@@ -1,14 +1,14 @@
 // Metadata blocks in DRAM.
 //
-// Every metadata block that is read or changed has one Buffer, and the Buffer is the truth: homes on the device follow the
-// journal (journal.h). A buffer may be dropped only when its home has caught up with its last record.
+// Every metadata block that is read or changed has one Buffer, and the Buffer is the truth: homes on the device follow
+// the journal (journal.h). A buffer may be dropped only when its home has caught up with its last record.
 //
-// Blocks are verified when they are loaded, with the type under which they are asked for; the same block asked for as two
-// types is a damaged file system (EUCLEAN), never confusion.
+// Blocks are verified when they are loaded, with the type under which they are asked for; the same block asked for as
+// two types is a damaged file system (EUCLEAN), never confusion.
 //
-// Thread safety: the pool is safe for all threads (rank: leaf). The bytes of a buffer belong to whoever holds the lock of
-// the structure it is part of: the inode's lock for its trees and values, the transaction lock for everything else; bytes
-// are changed only with both inside a transaction.
+// Thread safety: the pool is safe for all threads (rank: leaf). The bytes of a buffer belong to whoever holds the lock
+// of the structure it is part of: the inode's lock for its trees and values, the transaction lock for everything else;
+// bytes are changed only with both inside a transaction.
 #pragma once
 
 #include <array>
@@ -44,9 +44,9 @@ struct Buffer {
   BlockNumber block;
   BufferType type = BufferType::kValue;
   std::unique_ptr<std::byte[]> bytes;
-  std::unique_ptr<std::byte[]> before;  // contents at the start of the transaction that is changing it
-  bool created = false;                 // by that transaction: `before` is zeros
-  bool verified = false;                // as `type`; an overlaid block is verified by its first user
+  std::unique_ptr<std::byte[]> before;          // contents at the start of the transaction that is changing it
+  bool created = false;                         // by that transaction: `before` is zeros
+  bool verified = false;                        // as `type`; an overlaid block is verified by its first user
   std::atomic<std::uint64_t> last_sequence{0};  // of the last record that changed it; ~0: never drop (overlay)
 };
 using BufferRef = std::shared_ptr<Buffer>;
@@ -63,7 +63,8 @@ class BufferPool {
   void drop(BlockNumber block);
   /// Recovery without writing: changes the block in DRAM for good (its home stays behind).
   [[nodiscard]] Status overlay(std::uint64_t home_offset_bytes, std::span<const std::byte> bytes);
-  /// Drops buffers that nobody holds and whose home is up to date, when there are more than `keep`. Transaction lock held.
+  /// Drops buffers that nobody holds and whose home is up to date, when there are more than `keep`. Transaction lock
+  /// held.
   void trim(Sequence homed, std::size_t keep);
   [[nodiscard]] std::size_t size() const { return count_.load(std::memory_order_relaxed); }
 

@@ -13,7 +13,6 @@ namespace plumb {
 namespace checker {
 namespace {
 
-
 template <typename T>
 std::span<std::byte> writable_bytes(T& object) {
   return std::as_writable_bytes(std::span<T, 1>(&object, 1));
@@ -54,7 +53,9 @@ Checker::Checker(const Superblock& superblock, const CheckOptions& options, Chec
   all_owners_ = {&owners_, realtime_owners_.get()};
 }
 
-std::span<BlockOwners*> Checker::owners() { return std::span(all_owners_).first(superblock_.device_count()); }
+std::span<BlockOwners*> Checker::owners() {
+  return std::span(all_owners_).first(superblock_.device_count());
+}
 
 void Checker::note_unread() {
   for (BlockOwners* owners : owners()) owners->note_unread();

@@ -48,13 +48,13 @@ struct CheckReport {
   std::uint64_t inodes = 0, directories = 0, files = 0;  // in use; files: regular ones
   std::uint64_t blocks_used = 0, blocks_total = 0;       // of the main device, by its bitmap
   std::uint64_t realtime_extents_used = 0, realtime_extents_total = 0;
-  std::uint64_t journal_records = 0;                     // replayed
-  bool was_clean = true;                                 // unmounted, nothing to replay
+  std::uint64_t journal_records = 0;  // replayed
+  bool was_clean = true;              // unmounted, nothing to replay
 };
 
-/// Checks the volume on its members; never writes to them. An error only when nothing can be checked: no valid superblock,
-/// features of a later version, a member that is missing, or a device that cannot be read at all. Everything else is a
-/// Problem.
+/// Checks the volume on its members; never writes to them. An error only when nothing can be checked: no valid
+/// superblock, features of a later version, a member that is missing, or a device that cannot be read at all.
+/// Everything else is a Problem.
 [[nodiscard]] Result<CheckReport> check_volume(const Members& members, const CheckOptions& options);
 
 }  // namespace plumb

@@ -142,8 +142,7 @@ void BlockOwners::load_bitmap() {
   for_runs(
       0, data_start_, [this](std::uint64_t i) { return ~bits_[i]; },
       [this](std::uint64_t start, std::uint64_t end) {
-        if (is_known({start, end}))
-          findings_.add(name(start, end), "free in the bitmap, but below the data area");
+        if (is_known({start, end})) findings_.add(name(start, end), "free in the bitmap, but below the data area");
       });
   mark_claimed({0, data_start_});
 }
@@ -254,8 +253,9 @@ void BlockOwners::check_unowned() {
           findings_.add(name(start, end), "allocated in the bitmap, but owned by nobody", offset_of(start));
       });
   if (unowned != 0 && (unread_ || hopeless_))
-    findings_.add(role_ == DeviceRole::kMain ? "bitmap" : "realtime bitmap",
-                  std::to_string(unowned) + " allocated blocks have no owner that can be read; damaged metadata may own them");
+    findings_.add(
+        role_ == DeviceRole::kMain ? "bitmap" : "realtime bitmap",
+        std::to_string(unowned) + " allocated blocks have no owner that can be read; damaged metadata may own them");
 }
 
 void BlockOwners::check_above_mark(std::uint64_t zeroed_upto) {
@@ -271,13 +271,14 @@ void BlockOwners::check_above_mark(std::uint64_t zeroed_upto) {
 void BlockOwners::check_zeros(std::uint64_t zeroed_upto, std::span<const Run> exempt, const CheckOptions& options) {
   for (const Run& run : unknown_) mark_claimed(run);
   for (const Run& run : exempt) mark_claimed(run);
-  if (role_ == DeviceRole::kMain) image_.for_overlaid([this, zeroed_upto](std::uint64_t block, std::span<const std::byte> bytes) {
-    const bool free = ((bits_[block / 64] | claimed_[block / 64]) >> (block % 64) & 1) == 0;
-    const bool zero = std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-    if (free && !zero && block < zeroed_upto)
-      findings_.add(name(block, block + 1), "free, but the journal stores into it", offset_of(block));
-    mark_claimed({block, block + 1});
-  });
+  if (role_ == DeviceRole::kMain)
+    image_.for_overlaid([this, zeroed_upto](std::uint64_t block, std::span<const std::byte> bytes) {
+      const bool free = ((bits_[block / 64] | claimed_[block / 64]) >> (block % 64) & 1) == 0;
+      const bool zero = std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+      if (free && !zero && block < zeroed_upto)
+        findings_.add(name(block, block + 1), "free, but the journal stores into it", offset_of(block));
+      mark_claimed({block, block + 1});
+    });
   const std::uint64_t piece = std::max<std::uint64_t>(1, kZeroPieceBytes / superblock_.unit_bytes(role_));
   const std::uint64_t limit = std::min(zeroed_upto, blocks_);
   std::vector<Run> found;
@@ -289,22 +290,20 @@ void BlockOwners::check_zeros(std::uint64_t zeroed_upto, std::span<const Run> ex
           find_nonzero({at, std::min(end, at + piece)}, found);
         }
       });
-  for (const Run& run : found)
-    findings_.add(name(run.start, run.end), "free, but not zero", offset_of(run.start));
+  for (const Run& run : found) findings_.add(name(run.start, run.end), "free, but not zero", offset_of(run.start));
 }
 
 // By halves: usually there is none.
 void BlockOwners::find_nonzero(Run run, std::vector<Run>& found) {
   const Result<bool> zero = superblock_.device(role_).is_zero(run.start * superblock_.unit_bytes(role_),
-                                                               (run.end - run.start) * superblock_.unit_bytes(role_));
+                                                              (run.end - run.start) * superblock_.unit_bytes(role_));
   if (zero && *zero) return;
   if (run.end - run.start > 1) {
     const std::uint64_t middle = run.start + (run.end - run.start) / 2;
     find_nonzero({run.start, middle}, found);
     find_nonzero({middle, run.end}, found);
   } else if (!zero) {
-    findings_.add_error(name(run.start, run.end), "free, and cannot be read: ", zero.error(),
-                        offset_of(run.start));
+    findings_.add_error(name(run.start, run.end), "free, and cannot be read: ", zero.error(), offset_of(run.start));
   } else if (!found.empty() && found.back().end == run.start) {
     found.back().end = run.end;
   } else {

@@ -308,10 +308,10 @@ class Checker {
   absl::flat_hash_map<std::uint64_t, std::uint64_t> orphans_;  // inode that says it is on the list -> next
   NameRun names_;
   std::uint64_t used_ = 0, used_directories_ = 0, used_files_ = 0;
-  std::uint64_t inode_offset_ = 0;  // of the inode being checked
+  std::uint64_t inode_offset_ = 0;                       // of the inode being checked
   std::array<bool, media::kMaxDevices> mark_is_sane_{};  // zeroed_upto
-  bool table_complete_ = true;      // every inode is known
-  bool names_complete_ = true;      // every name is known
+  bool table_complete_ = true;                           // every inode is known
+  bool names_complete_ = true;                           // every name is known
 };
 
 /// For messages: control characters and the like as \xNN.

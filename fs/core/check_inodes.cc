@@ -195,7 +195,8 @@ void Checker::check_extent(const media::Inode& inode, std::uint64_t file_block, 
   sum.end = std::max(sum.end, file_block + length);
   sum.blocks += length;
   BlockOwners& owners = *all_owners_[index_of(superblock_.data_role(inode.flags))];
-  if (file_block % owners.unit_blocks() != 0) bad_inode(inode, name + "does not begin at a realtime extent of the file");
+  if (file_block % owners.unit_blocks() != 0)
+    bad_inode(inode, name + "does not begin at a realtime extent of the file");
   owners.claim(record.device_block, length, {Owner::Kind::kData, inode.number});
 }
 

@@ -43,17 +43,17 @@ Dentry parse_dentry(std::uint64_t key, std::span<const std::byte> record) {
 Result<std::optional<Dentry>> find_dentry(Store& store, const media::Inode& directory, std::string_view name) {
   const std::uint64_t first = name_key(store.superblock().media().hash_seed, name);
   std::optional<Dentry> found;
-  PLUMB_TRY(tree_of(store, directory)
-                .visit(directory.data, first, [&](std::uint64_t key, std::span<const std::byte> record) {
-                  if (key >= first + kKeysPerName) return false;
-                  media::DirectoryRecord header;
-                  std::memcpy(&header, record.data(), sizeof header);
-                  const std::string_view its_name(reinterpret_cast<const char*>(record.data()) + sizeof header,
-                                                  header.name_length);
-                  if (its_name != name) return true;
-                  found = parse_dentry(key, record);
-                  return false;
-                }));
+  PLUMB_TRY(
+      tree_of(store, directory).visit(directory.data, first, [&](std::uint64_t key, std::span<const std::byte> record) {
+        if (key >= first + kKeysPerName) return false;
+        media::DirectoryRecord header;
+        std::memcpy(&header, record.data(), sizeof header);
+        const std::string_view its_name(reinterpret_cast<const char*>(record.data()) + sizeof header,
+                                        header.name_length);
+        if (its_name != name) return true;
+        found = parse_dentry(key, record);
+        return false;
+      }));
   return found;
 }
 

@@ -1,8 +1,8 @@
 // Entries of a directory: a B+tree with hashed keys below 2^63, so that a readdir cookie is a key and stays valid while
 // entries come and go. Names with the same hash take the following keys (256 of them).
 //
-// `media::Inode::size_bytes` of a directory counts its entries. Reading needs the directory's lock, shared; changing it the
-// exclusive lock and a transaction; `next` is the directory's inode being committed.
+// `media::Inode::size_bytes` of a directory counts its entries. Reading needs the directory's lock, shared; changing it
+// the exclusive lock and a transaction; `next` is the directory's inode being committed.
 #pragma once
 
 #include <cstdint>

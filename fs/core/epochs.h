@@ -1,10 +1,11 @@
 // Keeps freed blocks from being reused while a reply still copies from them.
 //
-// A reader pins before it looks up an extent and unpins when its copy is done; synchronize() returns when every pin taken
-// before it is gone. Two generations of counters, sharded by thread, as in the kernel's SRCU: no lock on the read path.
-// A pin is short and never held across a wait for a lock.
+// A reader pins before it looks up an extent and unpins when its copy is done; synchronize() returns when every pin
+// taken before it is gone. Two generations of counters, sharded by thread, as in the kernel's SRCU: no lock on the read
+// path. A pin is short and never held across a wait for a lock.
 //
-// Thread safety: all functions from any thread; a pin may be dropped by another thread. One synchronize() at a time runs.
+// Thread safety: all functions from any thread; a pin may be dropped by another thread. One synchronize() at a time
+// runs.
 #pragma once
 
 #include <array>

@@ -165,8 +165,7 @@ Status settle_extents(Transaction& t, media::Inode& next, const ExtentMap& exten
   next.inline_extents = 0;
   for (const auto& [file_block, extent] : extents) {
     const media::ExtentRecord record = record_of(extent);
-    PLUMB_TRY(
-        tree_of(t.store(), next).put(t, next.data, file_block, std::as_bytes(std::span(&record, 1))));
+    PLUMB_TRY(tree_of(t.store(), next).put(t, next.data, file_block, std::as_bytes(std::span(&record, 1))));
   }
   return {};
 }

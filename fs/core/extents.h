@@ -1,7 +1,8 @@
 // The extents of a file: up to three in the inode, more in a B+tree; all of them in DRAM (Inode::extents) once used.
 //
-// Changes go to the DRAM map and to the medium's form together. If the transaction does not commit, the caller drops the map
-// (forget_extents) and it is read again: there is no undo to get wrong. All functions need the inode's exclusive lock.
+// Changes go to the DRAM map and to the medium's form together. If the transaction does not commit, the caller drops
+// the map (forget_extents) and it is read again: there is no undo to get wrong. All functions need the inode's
+// exclusive lock.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ inline void forget_extents(Inode& inode) {
 [[nodiscard]] Status insert_extent(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock file_block,
                                    BlockRange blocks);
 
-/// Takes out what lies in [from, to), from the end backwards, at most `most` extents, and queues the blocks for reclaim on
-/// their device. The range is whole units of that device. True when nothing is left in it.
+/// Takes out what lies in [from, to), from the end backwards, at most `most` extents, and queues the blocks for reclaim
+/// on their device. The range is whole units of that device. True when nothing is left in it.
 [[nodiscard]] Result<bool> remove_extents(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock from,
                                           FileBlock to, std::size_t most);
 

@@ -1,7 +1,7 @@
 // The two places that change bytes of a file, of a volume or of a device served raw.
 //
-// A reply copies from the mapping with no lock held, and POSIX promises nobody that a read and a write at the same time are
-// atomic to each other: that race is meant to be, and the thread sanitizer is told so here and nowhere else.
+// A reply copies from the mapping with no lock held, and POSIX promises nobody that a read and a write at the same time
+// are atomic to each other: that race is meant to be, and the thread sanitizer is told so here and nowhere else.
 //
 // Thread safety: as Device.
 #pragma once

@@ -7,16 +7,18 @@
 #include <ctime>
 #include <vector>
 
+#include "fs/core/journal.h"
 #include "fs/core/node.h"
 #include "fs/core/superblock.h"
-#include "fs/core/journal.h"
 #include "fs/core/volume.h"
 #include "fs/media/verify.h"
 
 namespace plumb {
 namespace {
 
-constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) {
+  return (value + to - 1) / to * to;
+}
 constexpr std::uint64_t blocks_for(std::uint64_t bytes, std::uint64_t block_size) {
   return (bytes + block_size - 1) / block_size;
 }
@@ -75,8 +77,7 @@ Result<media::Superblock> lay_out(const Members& members, const FormatOptions& o
   if (options.label.size() > 31) return fail(EINVAL, "label: longer than 31 bytes");
   if (device.size_bytes() < media::kMinDeviceBytes)
     return fail(EINVAL, device.info().path + ": " + std::to_string(device.size_bytes()) +
-                            " bytes are too small; a plumbfs needs at least " +
-                            std::to_string(media::kMinDeviceBytes));
+                            " bytes are too small; a plumbfs needs at least " + std::to_string(media::kMinDeviceBytes));
   media::Superblock sb;
   std::memset(static_cast<void*>(&sb), 0, sizeof sb);
   sb.magic = media::kSuperblockMagic;
@@ -88,8 +89,7 @@ Result<media::Superblock> lay_out(const Members& members, const FormatOptions& o
   timespec ts{};
   clock_gettime(CLOCK_REALTIME, &ts);
   sb.created.seconds = static_cast<std::uint64_t>(options.now.seconds != 0 ? options.now.seconds : ts.tv_sec);
-  sb.created.nanoseconds =
-      options.now.seconds != 0 ? options.now.nanoseconds : static_cast<std::uint32_t>(ts.tv_nsec);
+  sb.created.nanoseconds = options.now.seconds != 0 ? options.now.nanoseconds : static_cast<std::uint32_t>(ts.tv_nsec);
   sb.hash_seed = options.hash_seed;
   PLUMB_TRY(random_if_zero(sb.uuid));
   PLUMB_TRY(random_if_zero(sb.hash_seed));
@@ -237,12 +237,12 @@ Status Volume::format(const Members& members, const FormatOptions& options) {
     PLUMB_TRY(member->drain());
   }
 
-  // The first blocks of the data area are zeroed now, so that a new file system works at once; the rest when first taken.
+  // The first blocks of the data area are zeroed now, so that a new file system works at once; the rest when first
+  // taken.
   const std::uint64_t inode_block = main.data_start;
   const std::uint64_t table_leaf = main.data_start + 1;
   const std::uint64_t zeroed =
-      options.contents_are_zero ? blocks
-                                : std::min(blocks, main.data_start + 2 * media::kChunkBytes / block_size);
+      options.contents_are_zero ? blocks : std::min(blocks, main.data_start + 2 * media::kChunkBytes / block_size);
   const std::uint64_t zero_from = media::kReservedHeadBytes;
   const std::uint64_t zero_to = (options.contents_are_zero ? main.data_start + 2 : zeroed) * block_size;
   PLUMB_TRY(device.zero(zero_from, sb.journal_start - zero_from));

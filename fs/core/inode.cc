@@ -243,8 +243,8 @@ Result<InodeRef> InodeCache::get(InodeNumber number) {
       return InodeRef(it->second);
     }
   }
-  // Read and added under the transaction lock, so that no commit comes in between and makes the copy an old one. Two threads
-  // may be here for the same inode; one wins.
+  // Read and added under the transaction lock, so that no commit comes in between and makes the copy an old one. Two
+  // threads may be here for the same inode; one wins.
   Transaction t(store_);
   PLUMB_ASSIGN(const media::Inode media, table_.read(t, number));
   auto fresh = std::make_unique<Inode>(*this, media);
@@ -315,9 +315,13 @@ InodeRef::~InodeRef() {
   if (inode_->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) cache.release(number, inode_);
 }
 
-InodeNumber InodeRef::number() const { return inode_->number(); }
+InodeNumber InodeRef::number() const {
+  return inode_->number();
+}
 
-std::uint64_t InodeRef::generation() const { return inode_->generation(); }
+std::uint64_t InodeRef::generation() const {
+  return inode_->generation();
+}
 
 Attributes attributes_of(const media::Inode& inode, std::uint32_t block_size) {
   Attributes a;

@@ -1,12 +1,13 @@
 // An inode in core, and the table that finds, creates and frees inodes.
 //
-// Inode: `media` is a copy of the committed inode; an operation changes a copy of it in its transaction (InodeTable::put)
-// and takes the copy over after commit. Everything below "guarded" needs the inode's lock: shared to read, exclusive to
-// change. The lock may be held across a transaction. Only a holder of the volume's namespace lock holds two inode locks.
+// Inode: `media` is a copy of the committed inode; an operation changes a copy of it in its transaction
+// (InodeTable::put) and takes the copy over after commit. Everything below "guarded" needs the inode's lock: shared to
+// read, exclusive to change. The lock may be held across a transaction. Only a holder of the volume's namespace lock
+// holds two inode locks.
 //
-// InodeTable: number -> block through a B+tree (and an index of it in DRAM, rebuilt at mount); inode blocks come when needed
-// and go when their last inode goes. Allocation is lowest number first, so that a file system that shrinks gives blocks back.
-// Everything that changes the table runs inside a transaction (its lock guards the index).
+// InodeTable: number -> block through a B+tree (and an index of it in DRAM, rebuilt at mount); inode blocks come when
+// needed and go when their last inode goes. Allocation is lowest number first, so that a file system that shrinks gives
+// blocks back. Everything that changes the table runs inside a transaction (its lock guards the index).
 //
 // InodeCache: one Inode object for a number while somebody holds a reference or it has dirty ranges.
 #pragma once
@@ -41,8 +42,8 @@ struct Extent {
 };
 using ExtentMap = absl::btree_map<std::uint64_t, Extent>;
 
-/// Bytes beyond the end of a file, in blocks it has, that may not be zero, or not durably so: those in [from, upto). All others
-/// are. Offsets in the file.
+/// Bytes beyond the end of a file, in blocks it has, that may not be zero, or not durably so: those in [from, upto).
+/// All others are. Offsets in the file.
 struct UnknownTail {
   std::uint64_t from = 0;
   std::uint64_t upto = ~std::uint64_t{0};  // so it is when the inode was read from the medium
@@ -84,7 +85,8 @@ class Inode {
   [[nodiscard]] pmem::DirtyRanges& dirty(DeviceRole role) { return dirty_[index_of(role)]; }
   [[nodiscard]] bool is_clean() const { return dirty_[0].empty() && dirty_[1].empty(); }
   [[nodiscard]] std::uint64_t dirty_bytes() const { return dirty_[0].bytes() + dirty_[1].bytes(); }
-  Mutex writeback_mutex;  // one walk of the dirty ranges at a time; rank: above the journal's force lock, below inode locks
+  Mutex writeback_mutex;  // one walk of the dirty ranges at a time; rank: above the journal's force lock, below inode
+                          // locks
   std::atomic<std::uint64_t> last_sequence{0};       // of the last record about this inode
   std::atomic<std::uint64_t> last_data_sequence{0};  // of the last record that fdatasync needs
   std::atomic<std::uint64_t> error_count{0};         // writeback errors so far (errseq)
@@ -116,8 +118,8 @@ class InodeTable {
   /// Clears the slot; the block goes when it was the last one.
   [[nodiscard]] Status free(Transaction& t, InodeNumber number);
 
-  // The orphan list: inodes without a name, and inodes in the middle of a truncate. It is linked through the inodes on the
-  // medium; put() leaves these links alone, so that nobody needs the lock of a neighbour. One change a transaction.
+  // The orphan list: inodes without a name, and inodes in the middle of a truncate. It is linked through the inodes on
+  // the medium; put() leaves these links alone, so that nobody needs the lock of a neighbour. One change a transaction.
   [[nodiscard]] Status add_orphan(Transaction& t, InodeNumber number);
   [[nodiscard]] Status remove_orphan(Transaction& t, InodeNumber number);
   [[nodiscard]] bool is_orphan(Transaction&, InodeNumber number) const { return orphans_.contains(number.value); }
@@ -160,8 +162,8 @@ class InodeCache {
   /// A new inode that was just committed.
   [[nodiscard]] InodeRef add(const media::Inode& media);
   [[nodiscard]] std::size_t size() const;
-  /// The inode is freed on the medium: its number may come again. Under the transaction lock of that commit; the object goes
-  /// with its last reference.
+  /// The inode is freed on the medium: its number may come again. Under the transaction lock of that commit; the object
+  /// goes with its last reference.
   void detach(Inode& inode);
   /// No more on_unlinked calls: the volume is going.
   void shut_down();

@@ -15,7 +15,9 @@ using media::JournalHeader;
 using media::RangeHeader;
 using media::RecordHeader;
 
-constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) {
+  return (value + to - 1) / to * to;
+}
 
 template <typename T>
 std::span<const std::byte> bytes_of(const T& object) {
@@ -140,9 +142,9 @@ Result<Journal::Recovery> Journal::replay_into(const Apply& apply) {
 }
 
 Result<Journal::Recovery> Journal::recover() {
-  // What this mount sees of the log and its headers must be what a power cut would leave of them: they may be only in the
-  // page cache, or in the processor's caches after a killed daemon. This separates them from the homes and the header that
-  // are stored below on the strength of them.
+  // What this mount sees of the log and its headers must be what a power cut would leave of them: they may be only in
+  // the page cache, or in the processor's caches after a killed daemon. This separates them from the homes and the
+  // header that are stored below on the strength of them.
   PLUMB_TRY(device_.persist(start_, media::kJournalRingOffset + ring_bytes_));
   PLUMB_TRY(read_headers());
   Recovery recovery;

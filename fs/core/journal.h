@@ -1,21 +1,22 @@
 // The journal: physical redo records in a ring.
 //
-// A transaction is one record: (home offset, bytes) ranges, checksummed with the checksum of the record before it as seed and
-// stamped with the mount epoch and a sequence number, so that a stale record of an earlier life never continues a torn log.
-// A record that is whole is committed; replay stops at the first one that is not.
+// A transaction is one record: (home offset, bytes) ranges, checksummed with the checksum of the record before it as
+// seed and stamped with the mount epoch and a sequence number, so that a stale record of an earlier life never
+// continues a torn log. A record that is whole is committed; replay stops at the first one that is not.
 //
 // When homes change
-//   memory device: append() stores the record and drains: it is durable when append() returns. Then the ranges are stored to
-//   their homes, which need not be durable before the tail passes them.
-//   page-cached device: append() stores the record only; homes change in checkpoint(), after the log has been msynced. Until
-//   then the changes live in metadata buffers (WAL rule).
-// Reuse of the ring (checkpoint): log durable -> homes stored -> homes durable -> tail stored -> tail durable -> overwrite.
+//   memory device: append() stores the record and drains: it is durable when append() returns. Then the ranges are
+//   stored to their homes, which need not be durable before the tail passes them. page-cached device: append() stores
+//   the record only; homes change in checkpoint(), after the log has been msynced. Until then the changes live in
+//   metadata buffers (WAL rule).
+// Reuse of the ring (checkpoint): log durable -> homes stored -> homes durable -> tail stored -> tail durable ->
+// overwrite.
 //
-// The two headers are written in turn, so that a torn one leaves the other. Recovery makes the log durable, then homes, then
-// writes a header with the next epoch and the end of the log as tail, all before the first append.
+// The two headers are written in turn, so that a torn one leaves the other. Recovery makes the log durable, then homes,
+// then writes a header with the next epoch and the end of the log as tail, all before the first append.
 //
-// Thread safety: append() and checkpoint() under the transaction lock. force() by anyone (group commit). After a failure to
-// make the log or a home durable the journal is failed for good: EROFS from append(), EIO from force().
+// Thread safety: append() and checkpoint() under the transaction lock. force() by anyone (group commit). After a
+// failure to make the log or a home durable the journal is failed for good: EROFS from append(), EIO from force().
 #pragma once
 
 #include <atomic>

@@ -3,7 +3,8 @@
 // A block in the queue is free only after
 //   the record that queued it is durable        (or a crash would bring its old owner back, zeroed),
 //   no reply that is being sent still reads it  (Epochs),
-//   and, if it held metadata, the durable tail of the log has passed the last record about it (or replay would write the
+//   and, if it held metadata, the durable tail of the log has passed the last record about it (or replay would write
+//   the
 //                                                old bytes into its new owner);
 // then it is zeroed durably and freed in the bitmap. A crash at any point leaves it in the queue.
 #include <algorithm>
@@ -62,8 +63,8 @@ Result<bool> VolumeImpl::delete_step(Inode& inode) {
   auto step = [&]() -> Result<bool> {
     bool done = true;
     if (regular) {
-      PLUMB_ASSIGN(done, remove_extents(t, next, inode.extents, FileBlock(0), FileBlock(~std::uint64_t{0}),
-                                        kExtentsPerStep));
+      PLUMB_ASSIGN(done,
+                   remove_extents(t, next, inode.extents, FileBlock(0), FileBlock(~std::uint64_t{0}), kExtentsPerStep));
     }
     if (done) {
       PLUMB_ASSIGN(done, erase_some_xattrs(t, next, kXattrsPerStep));
@@ -115,8 +116,8 @@ Status VolumeImpl::finish_truncate(Inode& inode) {
   }
 }
 
-// Zeroes, durably, each entry on its device. A device that fails does not keep the other's entries from being freed: they
-// leave the batch. The error counts when nothing is left.
+// Zeroes, durably, each entry on its device. A device that fails does not keep the other's entries from being freed:
+// they leave the batch. The error counts when nothing is left.
 Status VolumeImpl::zero_pending(std::vector<PendingReclaim>& batch) {
   const std::uint64_t block_size = store.block_size();
   std::array<Status, media::kMaxDevices> outcome;
@@ -161,7 +162,7 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
       std::memcpy(&record, bytes_of_record.data(), sizeof record);
       const auto role = static_cast<DeviceRole>(media::device_of_key(key));  // checked when the queue was loaded
       PendingReclaim entry{role, media::number_of_key(key), record.length_blocks, 0,
-                    static_cast<media::ReclaimKind>(record.kind)};
+                           static_cast<media::ReclaimKind>(record.kind)};
       if (entry.kind == media::ReclaimKind::kMetadata) {
         const Sequence freed = store.freed_in(BlockNumber(entry.block));
         if (freed > retired && !with_metadata) return true;
@@ -251,7 +252,8 @@ Status VolumeImpl::run_reclaim() {
 
 // The deleting thread works off the queue itself when it grows too long for the blocks in reserve.
 void VolumeImpl::throttle_reclaim() {
-  const std::uint64_t limit = std::min<std::uint64_t>(kManyPending, store.allocator(DeviceRole::kMain).reserve_blocks() / 4);
+  const std::uint64_t limit =
+      std::min<std::uint64_t>(kManyPending, store.allocator(DeviceRole::kMain).reserve_blocks() / 4);
   while (store.reclaim_nodes() > limit) {
     const auto more = reclaim_batch(true);
     if (!more || !*more) return;

@@ -18,7 +18,9 @@ constexpr std::uint64_t kZeroStepBytes = 32u << 20;
 constexpr std::uint64_t kWindowBytes = 32u << 20;  // one durable record for so much data
 constexpr std::size_t kMainSlots = 20;             // of the window slots, beside a realtime device
 
-std::uint64_t reserve_of(std::uint64_t blocks) { return std::clamp<std::uint64_t>(blocks / 64, 48, 8192); }
+std::uint64_t reserve_of(std::uint64_t blocks) {
+  return std::clamp<std::uint64_t>(blocks / 64, 48, 8192);
+}
 
 std::unique_ptr<Allocator> make_allocator(const Superblock& superblock, DeviceRole role) {
   const std::uint64_t unit = superblock.unit_blocks(role);
@@ -38,14 +40,20 @@ std::unique_ptr<Allocator> make_allocator(const Superblock& superblock, DeviceRo
   return std::make_unique<Allocator>(geometry);
 }
 
-bool has_header(BufferType type) { return type != BufferType::kInodes; }
+bool has_header(BufferType type) {
+  return type != BufferType::kInodes;
+}
 
 media::BlockMagic magic_of(BufferType type) {
   switch (type) {
-    case BufferType::kState: return media::BlockMagic::kState;
-    case BufferType::kBitmap: return media::BlockMagic::kBitmap;
-    case BufferType::kValue: return media::BlockMagic::kValue;
-    default: return media::BlockMagic::kNode;
+    case BufferType::kState:
+      return media::BlockMagic::kState;
+    case BufferType::kBitmap:
+      return media::BlockMagic::kBitmap;
+    case BufferType::kValue:
+      return media::BlockMagic::kValue;
+    default:
+      return media::BlockMagic::kNode;
   }
 }
 
@@ -56,7 +64,8 @@ Store::Store(const Superblock& superblock, bool read_only)
       read_only_(read_only),
       buffers_(superblock.device(DeviceRole::kMain), superblock.block_size(), superblock.blocks(DeviceRole::kMain),
                superblock.media().state_block),
-      journal_(superblock.device(DeviceRole::kMain), superblock.media().journal_start, superblock.media().journal_bytes),
+      journal_(superblock.device(DeviceRole::kMain), superblock.media().journal_start,
+               superblock.media().journal_bytes),
       zeros_(std::make_unique<std::byte[]>(kZeroBytes)) {
   for (const DeviceRole role : roles()) allocators_[index_of(role)] = make_allocator(superblock_, role);
 }
@@ -100,8 +109,7 @@ Status Store::load_bitmap(DeviceRole role) {
       b = end;
     }
   }
-  PLUMB_ASSIGN(const BufferRef buffer,
-               buffers_.get(BlockNumber(superblock_.media().state_block), BufferType::kState));
+  PLUMB_ASSIGN(const BufferRef buffer, buffers_.get(BlockNumber(superblock_.media().state_block), BufferType::kState));
   const auto& state = *reinterpret_cast<const media::State*>(buffer->bytes.get());
   const std::uint64_t mark = state.zeroed_upto[index_of(role)];
   if (mark < entry.data_start || mark > superblock_.blocks(role) || mark % unit != 0)
@@ -112,8 +120,7 @@ Status Store::load_bitmap(DeviceRole role) {
 
 Status Store::load_space() {
   for (const DeviceRole role : roles()) PLUMB_TRY(load_bitmap(role));
-  PLUMB_ASSIGN(const BufferRef buffer,
-               buffers_.get(BlockNumber(superblock_.media().state_block), BufferType::kState));
+  PLUMB_ASSIGN(const BufferRef buffer, buffers_.get(BlockNumber(superblock_.media().state_block), BufferType::kState));
   const auto& state = *reinterpret_cast<const media::State*>(buffer->bytes.get());
   BTree reclaim(*this, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
   reclaim_nodes_ = state.reclaim.nodes;
@@ -132,8 +139,8 @@ Status Store::load_space() {
   return bad;
 }
 
-// The blocks of a window that no committed extent owns may hold data of an operation that never committed. They are zeroed
-// durably, on the device of the window, before the windows are forgotten; a crash in between repeats it.
+// The blocks of a window that no committed extent owns may hold data of an operation that never committed. They are
+// zeroed durably, on the device of the window, before the windows are forgotten; a crash in between repeats it.
 Result<bool> Store::recover_window(const media::WindowSlot& slot) {
   if (slot.length_blocks == 0) return false;
   if (slot.device >= superblock_.device_count()) return fail(EUCLEAN, "state: a window on a device that is not there");
@@ -151,8 +158,8 @@ Result<bool> Store::recover_window(const media::WindowSlot& slot) {
   for (std::uint64_t u = std::max<std::uint64_t>(slot.start_block, data_start) / unit; u < end / unit; ++u) {
     if (allocator(role).is_used(BlockNumber(u))) continue;
     const std::uint64_t offset = u * unit_bytes;
-    // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean, and a
-    // flush alone would not write it again.
+    // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean, and
+    // a flush alone would not write it again.
     PLUMB_ASSIGN(const bool zero, target.is_zero(offset, unit_bytes));
     if (!zero || !target.is_memory()) PLUMB_TRY(target.zero(offset, unit_bytes));
   }
@@ -333,14 +340,12 @@ Result<BufferRef> Transaction::allocate(BufferType type, std::uint64_t owner) {
 }
 
 Result<const media::State*> Transaction::state() {
-  PLUMB_ASSIGN(const BufferRef buffer,
-               get(BlockNumber(store_.superblock_.media().state_block), BufferType::kState));
+  PLUMB_ASSIGN(const BufferRef buffer, get(BlockNumber(store_.superblock_.media().state_block), BufferType::kState));
   return reinterpret_cast<const media::State*>(buffer->bytes.get());
 }
 
 Result<media::State*> Transaction::modify_state() {
-  PLUMB_ASSIGN(const BufferRef buffer,
-               get(BlockNumber(store_.superblock_.media().state_block), BufferType::kState));
+  PLUMB_ASSIGN(const BufferRef buffer, get(BlockNumber(store_.superblock_.media().state_block), BufferType::kState));
   return reinterpret_cast<media::State*>(modify(buffer));
 }
 

@@ -1,9 +1,9 @@
 // The metadata store: buffers, journal, allocator, and the transactions that change them together.
 //
-// One transaction is built at a time, under the transaction lock: it takes microseconds, a request through FUSE takes tens
-// of them, and in exchange nothing that is committed ever depends on something that may still be aborted. Commit diffs the
-// changed blocks against what they were and publishes the difference as one journal record; abort restores them. So an
-// operation cannot forget to log a byte, and may fail at any step.
+// One transaction is built at a time, under the transaction lock: it takes microseconds, a request through FUSE takes
+// tens of them, and in exchange nothing that is committed ever depends on something that may still be aborted. Commit
+// diffs the changed blocks against what they were and publishes the difference as one journal record; abort restores
+// them. So an operation cannot forget to log a byte, and may fail at any step.
 //
 // Lock order: inode locks, then the transaction lock, then leaves (buffer shards, allocator, journal's own).
 #pragma once
@@ -32,7 +32,8 @@ class Store {
  public:
   Store(const Superblock& superblock, bool read_only);
 
-  /// Recovers the journal, loads the bitmap, and zeroes what the recorded windows may hold. read_only: replays into DRAM.
+  /// Recovers the journal, loads the bitmap, and zeroes what the recorded windows may hold. read_only: replays into
+  /// DRAM.
   [[nodiscard]] Result<Journal::Recovery> open();
 
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
@@ -45,9 +46,10 @@ class Store {
   [[nodiscard]] Epochs& epochs() { return epochs_; }
   [[nodiscard]] bool read_only() const { return read_only_ || journal_.failed(); }
 
-  /// A run of blocks of a device that data may be stored into now: at least one unit, at most as much as asked for, whole
-  /// units. The request is in blocks; its blocks, goal and file_block are multiples of the unit. ENOSPC. No transaction may be
-  /// open in this thread. `may_wait`: the caller holds no blocks in flight; otherwise EAGAIN when every window is busy.
+  /// A run of blocks of a device that data may be stored into now: at least one unit, at most as much as asked for,
+  /// whole units. The request is in blocks; its blocks, goal and file_block are multiples of the unit. ENOSPC. No
+  /// transaction may be open in this thread. `may_wait`: the caller holds no blocks in flight; otherwise EAGAIN when
+  /// every window is busy.
   [[nodiscard]] Result<BlockRange> allocate_data(DeviceRole role, const Allocator::DataRequest& request, bool may_wait);
   /// Zeroes blocks that were taken but not committed, on their device, and gives them back.
   void abandon_data(DeviceRole role, BlockRange range);
@@ -87,7 +89,8 @@ class Store {
     static constexpr std::array<DeviceRole, media::kMaxDevices> kRoles{DeviceRole::kMain, DeviceRole::kRealtime};
     return std::span(kRoles).first(superblock_.device_count());
   }
-  /// Sequence of the record that freed a former metadata block; 0 if that was in an earlier mount. Under the transaction lock.
+  /// Sequence of the record that freed a former metadata block; 0 if that was in an earlier mount. Under the
+  /// transaction lock.
   [[nodiscard]] Sequence freed_in(BlockNumber block) const;
   void forget_freed(BlockNumber block) {
     freed_metadata_.erase(block.value);
@@ -156,8 +159,8 @@ class Transaction {
   /// The state block, to read or to change.
   [[nodiscard]] Result<const media::State*> state();
   [[nodiscard]] Result<media::State*> modify_state();
-  /// Sets or clears bits of the bitmap of a device, for whole units. EUCLEAN if one already has that value: double allocation
-  /// or double free.
+  /// Sets or clears bits of the bitmap of a device, for whole units. EUCLEAN if one already has that value: double
+  /// allocation or double free.
   [[nodiscard]] Status set_bitmap(DeviceRole role, BlockRange range, bool allocated);
 
   void on_commit(std::function<void()> action) { commit_actions_.push_back(std::move(action)); }

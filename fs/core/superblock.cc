@@ -18,8 +18,8 @@ Result<Superblock> Superblock::read(const Members& members) {
 
 Result<Superblock> Superblock::read_main(pmem::Device& main) {
   if (main.size_bytes() < media::kMinDeviceBytes)
-    return fail(EUCLEAN, main.info().path + ": too small to hold a plumbfs (" + std::to_string(main.size_bytes()) +
-                             " bytes)");
+    return fail(EUCLEAN,
+                main.info().path + ": too small to hold a plumbfs (" + std::to_string(main.size_bytes()) + " bytes)");
   Superblock chosen;
   bool have = false;
   std::optional<Error> first_error;
@@ -28,7 +28,8 @@ Result<Superblock> Superblock::read_main(pmem::Device& main) {
     Status status = main.load(offset, std::as_writable_bytes(std::span<media::Superblock, 1>(&copy, 1)));
     if (status) status = media::verify_superblock(copy, main.size_bytes());
     if (!status) {
-      if (!first_error) first_error = Error{status.error().code, main.info().path + ": " + status.error().detail, offset};
+      if (!first_error)
+        first_error = Error{status.error().code, main.info().path + ": " + status.error().detail, offset};
       continue;
     }
     if (!have || copy.update > chosen.media_.update) chosen.media_ = copy;
@@ -49,7 +50,8 @@ Result<media::MemberLabel> Superblock::read_label(const pmem::Device& device) {
     Status status = device.load(offset, std::as_writable_bytes(std::span<media::MemberLabel, 1>(&label, 1)));
     if (status) status = media::verify_member_label(label);
     if (status) return label;
-    if (!first_error) first_error = Error{status.error().code, device.info().path + ": " + status.error().detail, offset};
+    if (!first_error)
+      first_error = Error{status.error().code, device.info().path + ": " + status.error().detail, offset};
   }
   return tl::unexpected(*first_error);
 }

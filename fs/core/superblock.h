@@ -25,9 +25,9 @@ struct Members {
 
 class Superblock {
  public:
-  /// Reads both copies from the main device, takes the valid one with the higher update count, and checks that the other
-  /// member is the one the device table names. The error is that of the first copy; ENXIO: a member is missing, or not the
-  /// one with the uuid looked for.
+  /// Reads both copies from the main device, takes the valid one with the higher update count, and checks that the
+  /// other member is the one the device table names. The error is that of the first copy; ENXIO: a member is missing,
+  /// or not the one with the uuid looked for.
   [[nodiscard]] static Result<Superblock> read(const Members& members);
   /// The main device alone, for who looks for the others: device(kRealtime) must not be asked for.
   [[nodiscard]] static Result<Superblock> read_main(pmem::Device& main);
@@ -35,8 +35,8 @@ class Superblock {
   /// Writes both copies, the second only after the first is durable: one of them is always whole.
   [[nodiscard]] static Status write(pmem::Device& main, media::Superblock& media);
 
-  /// Makes a copy that is not whole, or older, like the one that counts: before anything rewrites that one, or a crash in the
-  /// middle of it would leave none. Nothing to do is the rule.
+  /// Makes a copy that is not whole, or older, like the one that counts: before anything rewrites that one, or a crash
+  /// in the middle of it would leave none. Nothing to do is the rule.
   [[nodiscard]] Status mend_copies();
   /// Counts a mount that found the file system not unmounted.
   [[nodiscard]] Status count_unsafe_shutdown();
@@ -62,9 +62,7 @@ class Superblock {
   }
   [[nodiscard]] std::uint64_t unit_bytes(DeviceRole role) const { return unit_blocks(role) * block_size_; }
   [[nodiscard]] std::uint64_t chunk_blocks() const { return media::kChunkBytes / block_size_; }
-  [[nodiscard]] std::uint64_t bits_per_bitmap_block() const {
-    return (block_size_ - sizeof(media::BitmapHeader)) * 8;
-  }
+  [[nodiscard]] std::uint64_t bits_per_bitmap_block() const { return (block_size_ - sizeof(media::BitmapHeader)) * 8; }
   [[nodiscard]] std::uint64_t inodes_per_block() const { return block_size_ / media::kInodeBytes; }
 
   /// The label of a member that is not the main device, of a valid copy.

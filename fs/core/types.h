@@ -38,7 +38,9 @@ inline constexpr std::uint32_t kLinkMax = 65000;
 
 /// Which member of the device table.
 enum class DeviceRole : std::uint8_t { kMain = 0, kRealtime = 1 };
-constexpr std::size_t index_of(DeviceRole role) { return static_cast<std::size_t>(role); }
+constexpr std::size_t index_of(DeviceRole role) {
+  return static_cast<std::size_t>(role);
+}
 
 /// Seconds since 1970 (negative before) and nanoseconds in [0, 1e9).
 struct Timestamp {

@@ -1,4 +1,5 @@
-// Values that do not fit a record: xattr values and symlink targets in a chain of metadata blocks, logged like any other.
+// Values that do not fit a record: xattr values and symlink targets in a chain of metadata blocks, logged like any
+// other.
 #pragma once
 
 #include <cstdint>

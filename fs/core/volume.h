@@ -1,11 +1,11 @@
 // A mounted plumbfs: the operations of a POSIX file system on a device, without FUSE.
 //
-// Every operation is atomic across a crash and, on a memory device, durable when it returns (writeback=immediate). Bytes in,
-// Result out; the caller (fs/fuse, tools, tests) logs and replies.
+// Every operation is atomic across a crash and, on a memory device, durable when it returns (writeback=immediate).
+// Bytes in, Result out; the caller (fs/fuse, tools, tests) logs and replies.
 //
-// Who checks permissions: the kernel (default_permissions). The volume enforces what the kernel cannot: immutable and append
-// flags, set-id clearing, ACL inheritance, sticky/set-gid inheritance of new inodes, limits. Sticky-bit deletion rules are the
-// kernel's.
+// Who checks permissions: the kernel (default_permissions). The volume enforces what the kernel cannot: immutable and
+// append flags, set-id clearing, ACL inheritance, sticky/set-gid inheritance of new inodes, limits. Sticky-bit deletion
+// rules are the kernel's.
 //
 // Inode lifetime: an InodeRef keeps the in-core inode, also after the last link is gone. When the last InodeRef of an
 // unlinked inode goes, its blocks are queued for reclaim. The FUSE layer holds one InodeRef for as long as nlookup > 0.
@@ -14,6 +14,8 @@
 // function returns; ReadPin holds blocks, not locks.
 #pragma once
 
+#include <sys/types.h>
+#include <sys/uio.h>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -23,8 +25,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <sys/types.h>
-#include <sys/uio.h>
 #include <utility>
 #include <vector>
 
@@ -68,25 +68,26 @@ struct MountOptions {
   bool read_only = false;
   Writeback writeback = Writeback::kImmediate;  // only memory devices know the difference
   AtimeMode atime = AtimeMode::kRelatime;
-  bool sync = false;                            // -o sync: every operation as if followed by fsync
+  bool sync = false;  // -o sync: every operation as if followed by fsync
   bool dirsync = false;
-  unsigned interval_seconds = 5;                // writeback interval of deferred data; 0: never by itself
-  unsigned commit_seconds = 5;                  // log force on a page-cached device; 0: never by itself
-  bool background_threads = true;               // tests: false, and call run_reclaim() by hand
+  unsigned interval_seconds = 5;   // writeback interval of deferred data; 0: never by itself
+  unsigned commit_seconds = 5;     // log force on a page-cached device; 0: never by itself
+  bool background_threads = true;  // tests: false, and call run_reclaim() by hand
 };
 
 struct FormatOptions {
-  std::uint32_t block_size_bytes = 4096;        // 1024, 2048, 4096, 16384, 65536
-  std::string label;                            // up to 31 bytes
-  std::array<std::uint8_t, 16> uuid{};          // all zeros: make one
-  std::uint64_t journal_bytes = 0;              // 0: by size
-  bool contents_are_zero = false;               // the caller knows the device reads as zeros
-  std::uint32_t realtime_extent_bytes = 2u << 20;  // unit of the realtime device: a power of two, 4 KiB (and a block) to 1 GiB
-  bool realtime_inherit = false;                // the root directory hands the realtime flag down
-  bool realtime_is_zero = false;                // the caller knows the realtime device reads as zeros
-  std::array<std::uint8_t, 16> realtime_uuid{}; // all zeros: make one
-  std::array<std::uint8_t, 16> hash_seed{};     // all zeros: random; tests fix it
-  Timestamp now{};                              // 0: the clock; tests fix it
+  std::uint32_t block_size_bytes = 4096;  // 1024, 2048, 4096, 16384, 65536
+  std::string label;                      // up to 31 bytes
+  std::array<std::uint8_t, 16> uuid{};    // all zeros: make one
+  std::uint64_t journal_bytes = 0;        // 0: by size
+  bool contents_are_zero = false;         // the caller knows the device reads as zeros
+  std::uint32_t realtime_extent_bytes =
+      2u << 20;                   // unit of the realtime device: a power of two, 4 KiB (and a block) to 1 GiB
+  bool realtime_inherit = false;  // the root directory hands the realtime flag down
+  bool realtime_is_zero = false;  // the caller knows the realtime device reads as zeros
+  std::array<std::uint8_t, 16> realtime_uuid{};  // all zeros: make one
+  std::array<std::uint8_t, 16> hash_seed{};      // all zeros: random; tests fix it
+  Timestamp now{};                               // 0: the clock; tests fix it
 };
 
 /// What stat and statx need.
@@ -108,7 +109,7 @@ inline constexpr std::uint32_t kInodeImmutable = 1u << 0;
 inline constexpr std::uint32_t kInodeAppend = 1u << 1;
 inline constexpr std::uint32_t kInodeNoatime = 1u << 2;
 inline constexpr std::uint32_t kInodeNodump = 1u << 3;
-inline constexpr std::uint32_t kInodeDax = 1u << 4;         // directories: inherited
+inline constexpr std::uint32_t kInodeDax = 1u << 4;  // directories: inherited
 inline constexpr std::uint32_t kInodeRealtime = 1u << 5;
 inline constexpr std::uint32_t kInodeRtInherit = 1u << 6;
 inline constexpr std::uint32_t kInodeSync = 1u << 7;
@@ -132,8 +133,8 @@ struct SetAttributes {
 };
 
 struct CreateRequest {
-  std::uint32_t mode = 0;    // S_IFMT | permissions, not yet masked
-  std::uint32_t umask = 0;   // applied here, unless the directory has a default ACL
+  std::uint32_t mode = 0;   // S_IFMT | permissions, not yet masked
+  std::uint32_t umask = 0;  // applied here, unless the directory has a default ACL
   std::uint64_t rdev = 0;
   std::string_view symlink_target;  // S_IFLNK
   Caller caller;
@@ -145,9 +146,9 @@ struct FoundEntry {
 };
 
 struct DirectoryEntry {
-  std::string_view name;    // valid during the callback
+  std::string_view name;  // valid during the callback
   InodeNumber inode;
-  std::uint8_t type = 0;    // DT_*
+  std::uint8_t type = 0;     // DT_*
   std::uint64_t cookie = 0;  // d_off: pass it to continue after this entry; below 2^63
 };
 
@@ -157,8 +158,8 @@ struct FsStatistics {
   std::uint64_t fsid = 0;
 };
 
-/// Bytes of a file as they lie on the device, to be copied from before the pin goes. Holes point to shared zeros. The blocks
-/// are not reused while the pin lives. No lock is held; keep pins short.
+/// Bytes of a file as they lie on the device, to be copied from before the pin goes. Holes point to shared zeros. The
+/// blocks are not reused while the pin lives. No lock is held; keep pins short.
 class ReadPin {
  public:
   ReadPin() = default;
@@ -187,9 +188,9 @@ class ReadPin {
 /// Writeback errors are reported once to each open file (errseq): the handle remembers what it has seen.
 struct FileHandle {
   InodeRef inode;
-  bool append = false;     // O_APPEND
-  bool sync = false;       // O_SYNC
-  bool dsync = false;      // O_DSYNC
+  bool append = false;  // O_APPEND
+  bool sync = false;    // O_SYNC
+  bool dsync = false;   // O_DSYNC
   bool writable = false;
   std::atomic<std::uint64_t> seen_error{0};
 };
@@ -212,8 +213,9 @@ struct DeviceStatistics {
   std::uint64_t writeback_ranges = 0;  // ranges that writeback flushed
   std::uint64_t writeback_bytes = 0;
   std::uint64_t writeback_drains = 0;
-  std::uint64_t device_flushes = 0, device_flushed_bytes = 0, device_drains = 0, errors = 0;  // everything, log included
-  std::uint64_t dirty_bytes = 0;       // data stored and not yet durable
+  std::uint64_t device_flushes = 0, device_flushed_bytes = 0, device_drains = 0,
+                errors = 0;       // everything, log included
+  std::uint64_t dirty_bytes = 0;  // data stored and not yet durable
 };
 
 struct VolumeStatistics {
@@ -228,13 +230,14 @@ struct VolumeStatistics {
 
 class Volume {
  public:
-  /// Writes a new file system, with a realtime device if there is one. Everything on the devices is lost. EINVAL with a clear
-  /// detail when a device is too small, the block size is none of the five, or the realtime extent size is not possible.
+  /// Writes a new file system, with a realtime device if there is one. Everything on the devices is lost. EINVAL with a
+  /// clear detail when a device is too small, the block size is none of the five, or the realtime extent size is not
+  /// possible.
   [[nodiscard]] static Status format(const Members& members, const FormatOptions& options);
 
-  /// Opens the file system on its members (owned by the caller, outlive the volume), recovering it if it was not unmounted.
-  /// EUCLEAN / EBADMSG: not a plumbfs or damaged; ENOTSUP: a later version's features; ENXIO: a member is missing or another
-  /// one than the device table names; EINVAL: a second device for a file system that has none.
+  /// Opens the file system on its members (owned by the caller, outlive the volume), recovering it if it was not
+  /// unmounted. EUCLEAN / EBADMSG: not a plumbfs or damaged; ENOTSUP: a later version's features; ENXIO: a member is
+  /// missing or another one than the device table names; EINVAL: a second device for a file system that has none.
   [[nodiscard]] static Result<std::unique_ptr<Volume>> mount(const Members& members, const MountOptions& options);
   /// Ends cleanly: writeback, log force, checkpoint, clean mark. Without it (destructor only) it is like a crash of the
   /// daemon: the destructor writes nothing.
@@ -247,7 +250,8 @@ class Volume {
 
   // --- namespace: `parent` is a directory; names are 1..255 bytes without '/' and NUL (ENAMETOOLONG, EINVAL) ---
   [[nodiscard]] Result<FoundEntry> lookup(Inode& parent, std::string_view name);  // ".." works
-  /// mknod, mkdir, symlink and create in one: EEXIST, ENOSPC, EMLINK, EPERM (append/immutable), ENOENT (parent removed).
+  /// mknod, mkdir, symlink and create in one: EEXIST, ENOSPC, EMLINK, EPERM (append/immutable), ENOENT (parent
+  /// removed).
   [[nodiscard]] Result<FoundEntry> create(Inode& parent, std::string_view name, const CreateRequest& request);
   /// O_TMPFILE: an inode without a name, gone when its last reference goes, unless link() names it.
   [[nodiscard]] Result<FoundEntry> create_unnamed(Inode& parent, const CreateRequest& request);
@@ -258,9 +262,9 @@ class Volume {
                               RenameFlags flags, const Caller& caller);
   [[nodiscard]] Result<std::string> readlink(Inode& inode);
 
-  /// Calls `emit` for entries after `cookie` (0: from the start, with . and ..) until it returns false. Entries that neither
-  /// came nor went meanwhile are seen exactly once. `emit` runs under the directory's shared lock: it must not call the
-  /// volume (collect first, then look up).
+  /// Calls `emit` for entries after `cookie` (0: from the start, with . and ..) until it returns false. Entries that
+  /// neither came nor went meanwhile are seen exactly once. `emit` runs under the directory's shared lock: it must not
+  /// call the volume (collect first, then look up).
   [[nodiscard]] Status read_directory(Inode& directory, std::uint64_t cookie,
                                       const std::function<bool(const DirectoryEntry&)>& emit);
 
@@ -276,15 +280,15 @@ class Volume {
   [[nodiscard]] Result<std::vector<std::string>> list_xattrs(Inode& inode);
 
   // --- data ---
-  /// O_TRUNC by the caller through set_attributes. EPERM: writable open of an immutable file, or an append-only one without
-  /// O_APPEND. EISDIR is the kernel's.
+  /// O_TRUNC by the caller through set_attributes. EPERM: writable open of an immutable file, or an append-only one
+  /// without O_APPEND. EISDIR is the kernel's.
   [[nodiscard]] Result<std::unique_ptr<FileHandle>> open(Inode& inode, int flags);
   /// Updates atime by the rules of the mount, unless `keep_atime` (O_NOATIME). Never blocks on writers of other files.
   [[nodiscard]] Result<ReadPin> read(Inode& inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,
                                      bool keep_atime = false);
   /// Returns the bytes written; less than asked only when space ran out midway (ENOSPC if none). With handle.append the
-  /// offset is the end of the file as the volume knows it. `from_page_cache`: the kernel writes back a mapping (no O_APPEND,
-  /// no set-id clearing). EFBIG beyond kMaxFileSize.
+  /// offset is the end of the file as the volume knows it. `from_page_cache`: the kernel writes back a mapping (no
+  /// O_APPEND, no set-id clearing). EFBIG beyond kMaxFileSize.
   [[nodiscard]] Result<std::uint64_t> write(FileHandle& handle, std::uint64_t offset_bytes, std::span<const iovec> data,
                                             const Caller& caller, bool from_page_cache = false);
   /// fallocate(2) modes 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]; else EOPNOTSUPP.
@@ -300,8 +304,8 @@ class Volume {
 
   // --- whole file system ---
   [[nodiscard]] Status sync();  // everything durable: all dirty ranges, then the log
-  /// Of the device that holds, or for a directory would hold, the data of `inode` (XFS does the same for its realtime device);
-  /// of the main device without an inode.
+  /// Of the device that holds, or for a directory would hold, the data of `inode` (XFS does the same for its realtime
+  /// device); of the main device without an inode.
   [[nodiscard]] FsStatistics statistics(Inode* inode = nullptr);
   [[nodiscard]] VolumeStatistics counters();
   /// Works off deletion and reclaim until nothing is pending that could go (tests, sync, ENOSPC).

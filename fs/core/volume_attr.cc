@@ -11,8 +11,12 @@
 namespace plumb {
 namespace {
 
-bool immutable(const media::Inode& inode) { return (inode.flags & kInodeImmutable) != 0; }
-bool append_only(const media::Inode& inode) { return (inode.flags & kInodeAppend) != 0; }
+bool immutable(const media::Inode& inode) {
+  return (inode.flags & kInodeImmutable) != 0;
+}
+bool append_only(const media::Inode& inode) {
+  return (inode.flags & kInodeAppend) != 0;
+}
 
 std::uint32_t without_setid(std::uint32_t mode) {
   mode &= ~static_cast<std::uint32_t>(S_ISUID);
@@ -21,9 +25,15 @@ std::uint32_t without_setid(std::uint32_t mode) {
   return mode;
 }
 
-Timestamp atime_of(const media::Inode& i) { return {static_cast<std::int64_t>(i.atime.get()), i.atime_ns}; }
-Timestamp mtime_of(const media::Inode& i) { return {static_cast<std::int64_t>(i.mtime.get()), i.mtime_ns}; }
-Timestamp ctime_of(const media::Inode& i) { return {static_cast<std::int64_t>(i.ctime.get()), i.ctime_ns}; }
+Timestamp atime_of(const media::Inode& i) {
+  return {static_cast<std::int64_t>(i.atime.get()), i.atime_ns};
+}
+Timestamp mtime_of(const media::Inode& i) {
+  return {static_cast<std::int64_t>(i.mtime.get()), i.mtime_ns};
+}
+Timestamp ctime_of(const media::Inode& i) {
+  return {static_cast<std::int64_t>(i.ctime.get()), i.ctime_ns};
+}
 
 bool atime_is_due(const media::Inode& inode, AtimeMode mode, Timestamp now) {
   if (mode == AtimeMode::kNoatime || (inode.flags & kInodeNoatime) != 0) return false;
@@ -168,7 +178,8 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
   return result;
 }
 
-// What every change of an inode's attributes ends with: on a sync mount, and for an inode with the sync flag, it is durable.
+// What every change of an inode's attributes ends with: on a sync mount, and for an inode with the sync flag, it is
+// durable.
 static Status end_of_change(VolumeImpl& v, Inode& inode, const Status& changed) {
   if (!changed || !(v.options.sync || (inode.flags_hint() & kInodeSync) != 0)) return changed;
   return v.store.journal().force(Sequence(inode.last_sequence.load(std::memory_order_acquire)));

@@ -1,8 +1,8 @@
 // read, write, fallocate, lseek, copy_file_range.
 //
-// A write within allocated blocks and the old size that changes no time takes the inode's lock shared and no other. Anything
-// else is: allocate out of a durable window, store the data, make it durable (immediate), and one transaction that makes it
-// part of the file.
+// A write within allocated blocks and the old size that changes no time takes the inode's lock shared and no other.
+// Anything else is: allocate out of a durable window, store the data, make it durable (immediate), and one transaction
+// that makes it part of the file.
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/stat.h>
@@ -99,7 +99,8 @@ class FreshBlocks {
 
   // Fills [first, end) of the file, whole units, where `extents` has holes, as far as there is space; returns where it
   // stopped.
-  Result<std::uint64_t> fill(const ExtentMap& extents, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes) {
+  Result<std::uint64_t> fill(const ExtentMap& extents, std::uint64_t first, std::uint64_t end,
+                             std::uint64_t file_bytes) {
     std::uint64_t block = first;
     while (block < end) {
       const auto it = find_extent(extents, block);
@@ -356,7 +357,8 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
   const std::uint64_t last = first_block_beyond(inode.media, offset + length);
   const std::uint64_t file_bytes = std::max<std::uint64_t>(inode.media.size_bytes, offset + length);
   PLUMB_ASSIGN(const std::uint64_t stopped, fresh.fill(inode.extents, first, last, file_bytes));
-  if (stopped < last) length = std::min(length, stopped * block_size - offset);  // a short write: what there was space for
+  if (stopped < last)
+    length = std::min(length, stopped * block_size - offset);  // a short write: what there was space for
   const bool grows = offset + length > inode.media.size_bytes;
   // Until the commit, stores beyond the end are bytes beyond the end.
   if (grows) inode.tail.add(inode.media.size_bytes, offset + length);
@@ -604,8 +606,8 @@ Result<std::uint64_t> Volume::copy_range(FileHandle& from, std::uint64_t from_of
   while (copied < length_bytes) {
     {
       // Copied out first: a pin is never held while a write waits for space or a lock.
-      PLUMB_ASSIGN(const ReadPin pin, read(*from.inode, from_offset_bytes + copied,
-                                           std::min(kCopyStepBytes, length_bytes - copied)));
+      PLUMB_ASSIGN(const ReadPin pin,
+                   read(*from.inode, from_offset_bytes + copied, std::min(kCopyStepBytes, length_bytes - copied)));
       if (pin.length_bytes == 0) break;
       bounce.resize(pin.length_bytes);
       std::size_t at = 0;

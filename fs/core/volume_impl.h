@@ -1,7 +1,8 @@
 // What a mounted volume is made of. Shared by the volume_*.cc files and the check engine; not part of the API.
 //
 // Locks, in the order they are taken (fs/DESIGN.md, "Locks"):
-//   walk_mutex, deletion_mutex, reclaim_mutex -> namespace_mutex -> inode locks -> writeback_mutex of an inode -> transaction lock -> leaves.
+//   walk_mutex, deletion_mutex, reclaim_mutex -> namespace_mutex -> inode locks -> writeback_mutex of an inode ->
+//   transaction lock -> leaves.
 // Only the holder of namespace_mutex, or of an inode that nobody else can reach, holds two inode locks.
 #pragma once
 
@@ -28,9 +29,9 @@ struct PendingReclaim {
   media::ReclaimKind kind = media::ReclaimKind::kData;
 };
 
-/// The lock of one more inode, for the holder of namespace_mutex: nobody else holds two, so their order is free. A class of its
-/// own, and never inlined, because the thread sanitizer takes two orders for a deadlock whatever lock keeps them apart:
-/// test/tsan.suppressions names it.
+/// The lock of one more inode, for the holder of namespace_mutex: nobody else holds two, so their order is free. A
+/// class of its own, and never inlined, because the thread sanitizer takes two orders for a deadlock whatever lock
+/// keeps them apart: test/tsan.suppressions names it.
 class ABSL_SCOPED_LOCKABLE OneMoreInodeLock {
  public:
   [[gnu::noinline]] explicit OneMoreInodeLock(SharedMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
@@ -62,7 +63,8 @@ class VolumeImpl {
   /// Takes `next` over as the committed state. `data`: fdatasync must force this record too.
   static void adopt(Inode& inode, const media::Inode& next, Sequence sequence, bool data);
 
-  /// Runs `operation` again after making room, as long as it fails for lack of space and room could be made. No locks held.
+  /// Runs `operation` again after making room, as long as it fails for lack of space and room could be made. No locks
+  /// held.
   template <typename Operation>
   auto with_space(const Operation& operation) -> decltype(operation()) {
     for (int attempt = 0;; ++attempt) {
@@ -113,8 +115,7 @@ class VolumeImpl {
   /// Zeroes the bytes of allocated blocks in the range, as stores of this file. Lock held.
   [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
   [[nodiscard]] ReadPin read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
-  [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length,
-                                    bool kill_setid);
+  [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length, bool kill_setid);
   [[nodiscard]] Result<std::uint64_t> write_exclusive(Inode& inode, std::uint64_t offset, std::uint64_t length,
                                                       std::span<const iovec> data, std::uint64_t skip_bytes,
                                                       bool kill_setid);
@@ -126,8 +127,8 @@ class VolumeImpl {
   [[nodiscard]] bool immediate(const pmem::Device& device) const {
     return device.is_memory() && options.writeback == Writeback::kImmediate;
   }
-  /// Truncate to a smaller size, and commits; exclusive lock held, extents loaded. `next` has the new attributes but for size
-  /// and extents. False: extents are left, finish_truncate() goes on when the transaction is gone.
+  /// Truncate to a smaller size, and commits; exclusive lock held, extents loaded. `next` has the new attributes but
+  /// for size and extents. False: extents are left, finish_truncate() goes on when the transaction is gone.
   [[nodiscard]] Result<bool> shrink(Transaction& t, Inode& inode, media::Inode next, std::uint64_t size_bytes);
 
   const MountOptions options;
@@ -145,8 +146,8 @@ class VolumeImpl {
   Mutex dirty_mutex_;
   absl::flat_hash_set<std::uint64_t> dirty_inodes_ PLUMB_GUARDED_BY(dirty_mutex_);
 
-  Mutex walk_mutex_;     // one walk over all dirty inodes at a time
-  Mutex reclaim_mutex_;  // one batch at a time
+  Mutex walk_mutex_;      // one walk over all dirty inodes at a time
+  Mutex reclaim_mutex_;   // one batch at a time
   Mutex deletion_mutex_;  // one inode is being deleted at a time
   Mutex queue_mutex_;
   std::condition_variable queue_condition_;

@@ -15,9 +15,15 @@
 namespace plumb {
 namespace {
 
-bool is_directory(const media::Inode& inode) { return S_ISDIR(inode.mode); }
-std::uint8_t type_of(std::uint32_t mode) { return static_cast<std::uint8_t>(IFTODT(mode)); }
-bool has(const media::Inode& inode, std::uint32_t flag) { return (inode.flags & flag) != 0; }
+bool is_directory(const media::Inode& inode) {
+  return S_ISDIR(inode.mode);
+}
+std::uint8_t type_of(std::uint32_t mode) {
+  return static_cast<std::uint8_t>(IFTODT(mode));
+}
+bool has(const media::Inode& inode, std::uint32_t flag) {
+  return (inode.flags & flag) != 0;
+}
 
 // What a directory lets happen to its entries.
 Status may_add(const media::Inode& directory) {
@@ -264,8 +270,12 @@ static Status remove_name(VolumeImpl& v, Inode& parent, std::string_view name, b
   return status;
 }
 
-Status Volume::unlink(Inode& parent, std::string_view name) { return remove_name(*impl_, parent, name, false); }
-Status Volume::rmdir(Inode& parent, std::string_view name) { return remove_name(*impl_, parent, name, true); }
+Status Volume::unlink(Inode& parent, std::string_view name) {
+  return remove_name(*impl_, parent, name, false);
+}
+Status Volume::rmdir(Inode& parent, std::string_view name) {
+  return remove_name(*impl_, parent, name, true);
+}
 
 Result<std::string> Volume::readlink(Inode& inode) {
   SharedLock lock(inode.lock);

@@ -15,8 +15,12 @@
 namespace plumb {
 namespace {
 
-bool is_directory(const media::Inode& inode) { return S_ISDIR(inode.mode); }
-bool locked_down(const media::Inode& inode) { return (inode.flags & (kInodeImmutable | kInodeAppend)) != 0; }
+bool is_directory(const media::Inode& inode) {
+  return S_ISDIR(inode.mode);
+}
+bool locked_down(const media::Inode& inode) {
+  return (inode.flags & (kInodeImmutable | kInodeAppend)) != 0;
+}
 
 class Rename {
  public:

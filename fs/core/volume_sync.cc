@@ -10,7 +10,8 @@ void VolumeImpl::mark_dirty(Inode& inode) {
   dirty_inodes_.insert(inode.number().value);
 }
 
-// A store adds its range first and the inode to the list then: what is added after the look comes with an entry of its own.
+// A store adds its range first and the inode to the list then: what is added after the look comes with an entry of its
+// own.
 void VolumeImpl::forget_if_clean(Inode& inode) {
   MutexLock lock(dirty_mutex_);
   if (inode.is_clean()) dirty_inodes_.erase(inode.number().value);
@@ -28,8 +29,8 @@ std::uint64_t VolumeImpl::dirty_bytes(DeviceRole role) {
   return bytes;
 }
 
-// Data ranges of each device that this inode dirtied, then the log. The device comes from the table of the superblock; a device
-// that the inode did not dirty is not touched.
+// Data ranges of each device that this inode dirtied, then the log. The device comes from the table of the superblock;
+// a device that the inode did not dirty is not touched.
 Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
   {
     // A second fsync of this inode waits here for the first: what that one took is durable when this one returns.
@@ -85,8 +86,8 @@ void VolumeImpl::timer_loop() {
       if (stop_) return;
     }
     const auto now = Clock::now();
-    // On a page-cached device the kernel writes back by itself; six times the interval is its own default of 30 s, and bounds
-    // how many dirty inodes stay in core.
+    // On a page-cached device the kernel writes back by itself; six times the interval is its own default of 30 s, and
+    // bounds how many dirty inodes stay in core.
     bool cached = false;
     bool deferred = false;
     for (const DeviceRole role : store.roles()) {
@@ -105,7 +106,9 @@ void VolumeImpl::timer_loop() {
   }
 }
 
-Status Volume::fsync_inode(Inode& inode, FsyncMode mode) { return impl_->write_back(inode, mode); }
+Status Volume::fsync_inode(Inode& inode, FsyncMode mode) {
+  return impl_->write_back(inode, mode);
+}
 
 Status Volume::fsync(FileHandle& handle, FsyncMode mode) {
   Inode& inode = *handle.inode;
@@ -117,6 +120,8 @@ Status Volume::fsync(FileHandle& handle, FsyncMode mode) {
   return status;
 }
 
-Status Volume::sync() { return impl_->write_back_all(); }
+Status Volume::sync() {
+  return impl_->write_back_all();
+}
 
 }  // namespace plumb

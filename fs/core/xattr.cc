@@ -15,7 +15,9 @@ struct Found {
   std::string inline_value;
 };
 
-BTree tree_of(Store& store, const media::Inode& inode) { return {store, media::TreeKind::kXattrs, inode.number}; }
+BTree tree_of(Store& store, const media::Inode& inode) {
+  return {store, media::TreeKind::kXattrs, inode.number};
+}
 
 std::string_view name_in(std::span<const std::byte> record) {
   media::XattrRecord header;
@@ -36,13 +38,12 @@ Result<std::optional<Found>> find(Store& store, const media::Inode& inode, std::
   std::optional<Found> found;
   if (inode.xattrs.block == 0) return found;
   const std::uint64_t first = name_key(store.superblock().media().hash_seed, name);
-  PLUMB_TRY(tree_of(store, inode)
-                .visit(inode.xattrs, first, [&](std::uint64_t key, std::span<const std::byte> record) {
-                  if (key >= first + kKeysPerName) return false;
-                  if (name_in(record) != name) return true;
-                  found = parse(key, record);
-                  return false;
-                }));
+  PLUMB_TRY(tree_of(store, inode).visit(inode.xattrs, first, [&](std::uint64_t key, std::span<const std::byte> record) {
+    if (key >= first + kKeysPerName) return false;
+    if (name_in(record) != name) return true;
+    found = parse(key, record);
+    return false;
+  }));
   return found;
 }
 

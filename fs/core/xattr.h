@@ -1,7 +1,7 @@
 // Extended attributes of an inode: a B+tree with hashed keys; values that do not fit a record lie in a chain of blocks.
 //
-// Names carry their full prefix. Reading needs the inode's lock, shared; changing it the exclusive lock and a transaction;
-// `next` is the inode being committed. Setting replaces value and record in one transaction.
+// Names carry their full prefix. Reading needs the inode's lock, shared; changing it the exclusive lock and a
+// transaction; `next` is the inode being committed. Setting replaces value and record in one transaction.
 #pragma once
 
 #include <string>

@@ -18,7 +18,7 @@
 namespace plumb::fuse {
 namespace {
 
-constexpr unsigned kMaxBackground = 128;       // read-ahead and asynchronous direct I/O in flight
+constexpr unsigned kMaxBackground = 128;  // read-ahead and asynchronous direct I/O in flight
 constexpr unsigned kCongestionThreshold = 96;
 
 bool want(fuse_conn_info& connection, std::uint64_t capability) {

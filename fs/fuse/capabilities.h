@@ -42,8 +42,8 @@ struct Features {
 
 enum class Contents : std::uint8_t {
   kVolume,
-  // One file of fixed size: no ACLs, no names to list with their attributes. O_TRUNC comes as a truncate of its own: the
-  // kernel would take the file for empty after an open that takes the flag along.
+  // One file of fixed size: no ACLs, no names to list with their attributes. O_TRUNC comes as a truncate of its own:
+  // the kernel would take the file for empty after an open that takes the flag along.
   kRawDevice,
 };
 

@@ -36,7 +36,7 @@ struct Server {
   fuse_session* session = nullptr;
   bool ask_for_io_uring = false;
   std::atomic<std::uint64_t> syncfs_requests{0};  // from the kernel
-  std::function<void()> on_init;  // called once, when the kernel has agreed on the protocol
+  std::function<void()> on_init;                  // called once, when the kernel has agreed on the protocol
 };
 
 }  // namespace plumb::fuse

@@ -20,7 +20,7 @@ inline constexpr std::uint64_t kReservedHeadBytes = 131072;  // superblocks and 
 inline constexpr std::uint32_t kMinBlockSize = 1024;
 inline constexpr std::uint32_t kMaxBlockSize = 65536;
 inline constexpr std::uint64_t kMinDeviceBytes = 8ull << 20;
-inline constexpr std::uint64_t kPageBytes = 4096;      // alignment of areas that are flushed apart from each other
+inline constexpr std::uint64_t kPageBytes = 4096;       // alignment of areas that are flushed apart from each other
 inline constexpr std::uint64_t kChunkBytes = 2u << 20;  // alignment of big files, unit of windows and of zeroed_upto
 inline constexpr std::size_t kMaxDevices = 2;
 inline constexpr std::uint64_t kLeaseSlotBytes = 64;
@@ -42,7 +42,8 @@ inline constexpr std::uint64_t kIncompatKnown = kIncompatRealtime;
 inline constexpr std::uint32_t kMinRealtimeExtent = 4096;
 inline constexpr std::uint32_t kMaxRealtimeExtent = 1u << 30;
 constexpr bool valid_realtime_extent(std::uint64_t bytes, std::uint64_t block_size) {
-  return bytes >= kMinRealtimeExtent && bytes <= kMaxRealtimeExtent && (bytes & (bytes - 1)) == 0 && bytes >= block_size;
+  return bytes >= kMinRealtimeExtent && bytes <= kMaxRealtimeExtent && (bytes & (bytes - 1)) == 0 &&
+         bytes >= block_size;
 }
 
 struct Time {
@@ -52,14 +53,14 @@ struct Time {
 static_assert(sizeof(Time) == 12);
 
 struct DeviceEntry {
-  Uuid uuid;              // of the member
-  Le64 size_bytes;        // used part
-  Le64 bitmap_start;      // block on the main device
+  Uuid uuid;          // of the member
+  Le64 size_bytes;    // used part
+  Le64 bitmap_start;  // block on the main device
   Le64 bitmap_blocks;
-  Le64 data_start;        // first block that may be allocated, on this device
-  Le32 extent_bytes;      // allocation unit: the block size, or the realtime extent size
-  std::uint8_t role;      // DeviceRole: 0 main, 1 realtime
-  std::uint8_t kind;      // what mkfs saw: 0 memory, 1 page-cached
+  Le64 data_start;    // first block that may be allocated, on this device
+  Le32 extent_bytes;  // allocation unit: the block size, or the realtime extent size
+  std::uint8_t role;  // DeviceRole: 0 main, 1 realtime
+  std::uint8_t kind;  // what mkfs saw: 0 memory, 1 page-cached
   std::uint8_t is_volatile;
   std::uint8_t reserved[9];
 };
@@ -75,19 +76,20 @@ struct Superblock {
   std::array<char, 32> label;  // NUL-padded
   Le32 block_size_bytes;
   Le32 inode_size_bytes;
-  Le64 update;             // grows with each rewrite; the valid copy with the higher one counts
+  Le64 update;  // grows with each rewrite; the valid copy with the higher one counts
   Time created;
   Le32 device_count;
-  Le64 journal_start;      // bytes on the main device, page-aligned: two headers, then the ring
+  Le64 journal_start;  // bytes on the main device, page-aligned: two headers, then the ring
   Le64 journal_bytes;
-  Le64 lease_start;        // bytes; slots of the direct path, not interpreted by this version
+  Le64 lease_start;  // bytes; slots of the direct path, not interpreted by this version
   Le64 lease_bytes;
-  Le64 state_block;        // block of State
+  Le64 state_block;  // block of State
   std::array<std::uint8_t, 16> hash_seed;
-  Le64 unsafe_shutdowns;   // mounts that found the file system not unmounted
+  Le64 unsafe_shutdowns;  // mounts that found the file system not unmounted
   std::uint8_t reserved0[72];
   std::array<DeviceEntry, kMaxDevices> devices;
-  // Where the realtime device was when the file system was made, an absolute path padded with NULs: a place to look first.
+  // Where the realtime device was when the file system was made, an absolute path padded with NULs: a place to look
+  // first.
   std::array<char, 1024> realtime_path_hint;
   std::uint8_t reserved[4096 - 256 - 2 * 64 - 1024];
 };
@@ -97,18 +99,19 @@ static_assert(offsetof(Superblock, block_size_bytes) == 88);
 static_assert(offsetof(Superblock, journal_start) == 120);
 static_assert(offsetof(Superblock, devices) == 256);
 
-/// What a member that is not the main device begins with, twice, at kSuperblockOffsets: whose it is. Written by mkfs only.
+/// What a member that is not the main device begins with, twice, at kSuperblockOffsets: whose it is. Written by mkfs
+/// only.
 inline constexpr std::array<char, 8> kMemberMagic{'P', 'L', 'U', 'M', 'B', 'R', 'T', '\0'};
 struct MemberLabel {
   std::array<char, 8> magic;
   Le32 crc;  // crc32c of the 4096 bytes with this field 0
   Le32 version;
   Uuid filesystem_uuid;
-  Uuid uuid;             // of this member, as in the device table
-  Le64 size_bytes;       // as in the device table
+  Uuid uuid;        // of this member, as in the device table
+  Le64 size_bytes;  // as in the device table
   Le32 extent_bytes;
   Le32 block_size_bytes;
-  std::uint8_t role;     // DeviceRole
+  std::uint8_t role;  // DeviceRole
   std::uint8_t reserved0[7];
   Time created;
   std::array<char, 32> label;  // of the file system, for people
@@ -123,8 +126,12 @@ inline constexpr unsigned kDeviceShift = 56;
 constexpr std::uint64_t device_key(std::size_t device, std::uint64_t number) {
   return std::uint64_t{device} << kDeviceShift | number;
 }
-constexpr std::size_t device_of_key(std::uint64_t key) { return key >> kDeviceShift; }
-constexpr std::uint64_t number_of_key(std::uint64_t key) { return key & ((std::uint64_t{1} << kDeviceShift) - 1); }
+constexpr std::size_t device_of_key(std::uint64_t key) {
+  return key >> kDeviceShift;
+}
+constexpr std::uint64_t number_of_key(std::uint64_t key) {
+  return key & ((std::uint64_t{1} << kDeviceShift) - 1);
+}
 
 // ---- metadata blocks: every one but inode blocks begins with this header ----
 
@@ -163,10 +170,10 @@ inline constexpr std::size_t kWindowSlots = 32;
 
 struct State {
   BlockHeader header;
-  TreeRoot inode_table;   // key: index of an inode block; value: Le64 block
-  TreeRoot reclaim;       // key: device << 56 | block; value: ReclaimRecord
-  TreeRoot bad_blocks;    // key: device << 56 | block; value: Le32 length. Reserved, empty in this version
-  Le64 orphan_head;       // inode number; linked through Inode::next_orphan; 0: none
+  TreeRoot inode_table;  // key: index of an inode block; value: Le64 block
+  TreeRoot reclaim;      // key: device << 56 | block; value: ReclaimRecord
+  TreeRoot bad_blocks;   // key: device << 56 | block; value: Le32 length. Reserved, empty in this version
+  Le64 orphan_head;      // inode number; linked through Inode::next_orphan; 0: none
   Le64 inodes_used;
   std::array<Le64, kMaxDevices> zeroed_upto;  // blocks from here on were never written by plumbfs and hold anything
   std::uint8_t reserved[64];
@@ -199,8 +206,8 @@ struct NodeHeader {
 };
 static_assert(sizeof(NodeHeader) == 48);
 
-/// Slots follow the header in key order. Interior records are a Le64 child block; the key is the lowest of the subtree (of
-/// the first child: anything not above).
+/// Slots follow the header in key order. Interior records are a Le64 child block; the key is the lowest of the subtree
+/// (of the first child: anything not above).
 struct NodeSlot {
   Le64 key;
   Le16 offset;  // of the record, from the start of the block
@@ -211,7 +218,7 @@ static_assert(sizeof(NodeSlot) == 12);
 /// Values too long for a record (xattrs, symlinks): a chain of these, `bytes` of payload in each.
 struct ValueHeader {
   BlockHeader header;
-  Le64 next;   // block, 0: last
+  Le64 next;  // block, 0: last
   Le32 bytes;
   Le32 index;  // position in the chain, from 0
 };
@@ -266,9 +273,9 @@ struct InlineExtent {
 };
 static_assert(sizeof(InlineExtent) == 24);
 
-/// An inode block has no header: it is an array of (block size / 256) inodes, each with its own checksum and number. Inode
-/// n is slot n % per-block of the inode block with index n / per-block. A free inode is 256 zero bytes; number 0 is never
-/// used.
+/// An inode block has no header: it is an array of (block size / 256) inodes, each with its own checksum and number.
+/// Inode n is slot n % per-block of the inode block with index n / per-block. A free inode is 256 zero bytes; number 0
+/// is never used.
 struct Inode {
   Le32 magic;
   Le32 crc;  // crc32c of the 256 bytes with this field 0
@@ -284,7 +291,7 @@ struct Inode {
   std::uint8_t reserved0;
   Le64 size_bytes;  // directories: number of entries without . and ..
   Le64 rdev;
-  Le64 blocks;      // data blocks owned
+  Le64 blocks;  // data blocks owned
   Le64 atime, mtime, ctime, btime;
   Le32 atime_ns, mtime_ns, ctime_ns, btime_ns;
   Le64 parent;       // directories
@@ -308,14 +315,14 @@ inline constexpr std::uint64_t kRecordAlign = 64;
 
 struct JournalHeader {
   Le32 magic;
-  Le32 crc;             // crc32c of the 64 bytes with this field 0
-  Le64 update;          // the valid header with the higher one counts
-  Le64 epoch;           // mount epoch: records carry it
-  Le64 tail_offset;     // bytes from the start of the ring: where the first live record would be
-  Le64 tail_sequence;   // its sequence number
-  Le32 tail_seed;       // crc seed of that record (crc of the one before it)
-  Le32 clean;           // 1: unmounted; the ring holds no live record
-  Le32 deferred;        // 1: data is written back later (writeback=deferred): flush it all after an unclean end
+  Le32 crc;            // crc32c of the 64 bytes with this field 0
+  Le64 update;         // the valid header with the higher one counts
+  Le64 epoch;          // mount epoch: records carry it
+  Le64 tail_offset;    // bytes from the start of the ring: where the first live record would be
+  Le64 tail_sequence;  // its sequence number
+  Le32 tail_seed;      // crc seed of that record (crc of the one before it)
+  Le32 clean;          // 1: unmounted; the ring holds no live record
+  Le32 deferred;       // 1: data is written back later (writeback=deferred): flush it all after an unclean end
   Le32 reserved0;
   Le64 reserved1;
 };
@@ -326,7 +333,8 @@ inline constexpr std::uint32_t kRecordPad = 2;  // nothing; the ring continues a
 
 struct RecordHeader {
   Le32 magic;
-  Le32 crc;  // crc32c, seeded with the previous record's crc, of the whole record (pad: of the header) with this field 0
+  Le32
+      crc;  // crc32c, seeded with the previous record's crc, of the whole record (pad: of the header) with this field 0
   Le64 epoch;
   Le64 sequence;
   Le32 length_bytes;  // of the record with header, a multiple of 64 (pad: of the header and what it skips)

@@ -20,17 +20,25 @@ bool is_zero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
-std::string block_name(std::uint64_t number) { return "block " + std::to_string(number); }
+std::string block_name(std::uint64_t number) {
+  return "block " + std::to_string(number);
+}
 
 std::size_t least_record(TreeKind kind, std::uint8_t level) {
   if (level > 0) return sizeof(Le64);
   switch (kind) {
-    case TreeKind::kInodeTable: return sizeof(Le64);
-    case TreeKind::kReclaim: return sizeof(ReclaimRecord);
-    case TreeKind::kBadBlocks: return sizeof(Le32);
-    case TreeKind::kExtents: return sizeof(ExtentRecord);
-    case TreeKind::kDirectory: return sizeof(DirectoryRecord) + 1;
-    case TreeKind::kXattrs: return sizeof(XattrRecord) + 1;
+    case TreeKind::kInodeTable:
+      return sizeof(Le64);
+    case TreeKind::kReclaim:
+      return sizeof(ReclaimRecord);
+    case TreeKind::kBadBlocks:
+      return sizeof(Le32);
+    case TreeKind::kExtents:
+      return sizeof(ExtentRecord);
+    case TreeKind::kDirectory:
+      return sizeof(DirectoryRecord) + 1;
+    case TreeKind::kXattrs:
+      return sizeof(XattrRecord) + 1;
   }
   return 1;
 }
@@ -67,13 +75,17 @@ void seal_block(std::span<std::byte> block) {
   std::memcpy(block.data() + offsetof(BlockHeader, crc), &crc, sizeof crc);
 }
 
-void seal_inode(Inode& inode) { inode.crc = checksum(bytes_of(inode), offsetof(Inode, crc)); }
+void seal_inode(Inode& inode) {
+  inode.crc = checksum(bytes_of(inode), offsetof(Inode, crc));
+}
 
 void seal_superblock(Superblock& superblock) {
   superblock.crc = checksum(bytes_of(superblock), offsetof(Superblock, crc));
 }
 
-void seal_member_label(MemberLabel& label) { label.crc = checksum(bytes_of(label), offsetof(MemberLabel, crc)); }
+void seal_member_label(MemberLabel& label) {
+  label.crc = checksum(bytes_of(label), offsetof(MemberLabel, crc));
+}
 
 Status verify_member_label(const MemberLabel& label) {
   if (label.magic != kMemberMagic) return fail(EUCLEAN, "member label: magic: not a member of a plumbfs");
@@ -154,9 +166,8 @@ Status verify_superblock(const Superblock& superblock, std::uint64_t device_byte
     return fail(EUCLEAN, "superblock: state_block");
   const std::uint64_t journal = superblock.journal_start;
   if (journal % kPageBytes != 0 || superblock.journal_bytes % kPageBytes != 0 || journal < head ||
-      journal / block_size < bitmaps_end ||
-      superblock.journal_bytes < kJournalRingOffset + (64u << 10) || journal > main.data_start * block_size ||
-      superblock.journal_bytes > main.data_start * block_size - journal)
+      journal / block_size < bitmaps_end || superblock.journal_bytes < kJournalRingOffset + (64u << 10) ||
+      journal > main.data_start * block_size || superblock.journal_bytes > main.data_start * block_size - journal)
     return fail(EUCLEAN, "superblock: journal_start or journal_bytes");
   if (superblock.lease_start % kPageBytes != 0 || superblock.lease_start < head ||
       superblock.lease_bytes > superblock.state_block * block_size - superblock.lease_start ||

@@ -1,5 +1,5 @@
-// Stateless verifiers of structures on the medium: they look at bytes only, never crash on any input, and name the field that
-// is wrong. EBADMSG: checksum; EUCLEAN: structure.
+// Stateless verifiers of structures on the medium: they look at bytes only, never crash on any input, and name the
+// field that is wrong. EBADMSG: checksum; EUCLEAN: structure.
 #pragma once
 
 #include <cstddef>

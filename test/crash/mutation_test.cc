@@ -316,8 +316,8 @@ TEST_CASE("mutation: two devices, any flush or drain that is left out is found o
   CHECK(list.empty());
 }
 
-// Not with writeback=deferred: the model takes bytes that were cut off since the last sync, and zeroed where the file grew
-// again, for data that was not written back yet, and allows either.
+// Not with writeback=deferred: the model takes bytes that were cut off since the last sync, and zeroed where the file
+// grew again, for data that was not written back yet, and allows either.
 TEST_CASE("mutation: writeback of the wrong device is found out", "[crash][mutation][realtime]") {
   const Setting& setting = realtime_settings()[GENERATE(from_range(chosen({0, 2, 3, 4}, {0, 2, 4})))];
   Tallies tallies;

@@ -76,7 +76,9 @@ void check_clean(pmem::Device& device) {
   CHECK(report.problems_total == 0);
 }
 
-std::string path_of(const Kept& kept) { return std::string(PLUMBFS_TEST_DIR) + "/image/" + kept.name; }
+std::string path_of(const Kept& kept) {
+  return std::string(PLUMBFS_TEST_DIR) + "/image/" + kept.name;
+}
 
 }  // namespace
 

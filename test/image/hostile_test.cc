@@ -1,8 +1,9 @@
-// Hostile images: whatever the bytes are, mounting, using and checking them neither crashes nor hangs, nor reads outside of the
-// device. Damage is in structures whose checksums are right, as an attacker would make it; what reads it has to notice by
-// itself, or to live with it.
+// Hostile images: whatever the bytes are, mounting, using and checking them neither crashes nor hangs, nor reads
+// outside of the device. Damage is in structures whose checksums are right, as an attacker would make it; what reads it
+// has to notice by itself, or to live with it.
 //
-// PLUMB_HOSTILE_ROUNDS: images for each seed image (default 400). PLUMB_HOSTILE_SEED: of the first; printed when a round fails.
+// PLUMB_HOSTILE_ROUNDS: images for each seed image (default 400). PLUMB_HOSTILE_SEED: of the first; printed when a
+// round fails.
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/stat.h>
@@ -83,9 +84,20 @@ SeedImage make_seed(std::uint32_t block_size, bool realtime, bool clean) {
 
 // A value that means something, or nothing.
 std::uint64_t interesting(Random& random, std::uint64_t blocks) {
-  const std::array<std::uint64_t, 14> values = {0,      1,          2,      7,          blocks - 1, blocks,
-                                                blocks + 1, 0x7fff, 0xffff, 0x7fffffff, 0xffffffff, ~std::uint64_t{0},
-                                                std::uint64_t{1} << 63, std::uint64_t{1} << 56};
+  const std::array<std::uint64_t, 14> values = {0,
+                                                1,
+                                                2,
+                                                7,
+                                                blocks - 1,
+                                                blocks,
+                                                blocks + 1,
+                                                0x7fff,
+                                                0xffff,
+                                                0x7fffffff,
+                                                0xffffffff,
+                                                ~std::uint64_t{0},
+                                                std::uint64_t{1} << 63,
+                                                std::uint64_t{1} << 56};
   const std::uint64_t pick = below(random, values.size() + 3);
   if (pick < values.size()) return values[pick];
   return pick == values.size() ? below(random, blocks) : random();
@@ -140,7 +152,8 @@ void damage_block(Random& random, pmem::Device& main, std::uint32_t block_size) 
     if (headed) {
       // Mostly the fields in front: counts, offsets, slots.
       const bool front = below(random, 3) != 0;
-      scribble(random, front ? std::span(bytes).first(std::min<std::size_t>(bytes.size(), 192)) : std::span(bytes), 16, blocks);
+      scribble(random, front ? std::span(bytes).first(std::min<std::size_t>(bytes.size(), 192)) : std::span(bytes), 16,
+               blocks);
       media::seal_block(bytes);
       must(main.store(number * block_size, bytes));
       return;
@@ -186,11 +199,13 @@ void damage_journal(Random& random, pmem::Device& main) {
   std::memcpy(record.data(), &header, sizeof header);
   media::RangeHeader range{};
   range.home_offset = below(random, 2) == 0 ? below(random, kMainBytes) : interesting(random, kMainBytes);
-  range.length_bytes = static_cast<std::uint32_t>(below(random, 2) == 0 ? 8 * below(random, 10) : interesting(random, 4096));
+  range.length_bytes =
+      static_cast<std::uint32_t>(below(random, 2) == 0 ? 8 * below(random, 10) : interesting(random, 4096));
   std::memcpy(record.data() + sizeof header, &range, sizeof range);
   header.crc = media::checksum(record, offsetof(media::RecordHeader, crc), current.tail_seed);
   std::memcpy(record.data(), &header, sizeof header);
-  must(main.store(sb.journal_start + media::kJournalRingOffset + current.tail_offset % (sb.journal_bytes - 8192), record));
+  must(main.store(sb.journal_start + media::kJournalRingOffset + current.tail_offset % (sb.journal_bytes - 8192),
+                  record));
 }
 
 // What a user would do, as far as it goes; errors are expected.
@@ -281,12 +296,17 @@ bool round(const SeedImage& seed_image, std::uint64_t seed) {
   const Members members = seed_image.realtime ? Members(main, &second) : Members(main);
   for (std::uint64_t n = 1 + below(random, 3); n != 0; --n) {
     switch (below(random, 8)) {
-      case 0: damage_superblock(random, main); break;
-      case 1: damage_journal(random, main); break;
+      case 0:
+        damage_superblock(random, main);
+        break;
+      case 1:
+        damage_journal(random, main);
+        break;
       case 2:
         if (seed_image.realtime) damage_label(random, second);
         break;
-      default: damage_block(random, main, seed_image.block_size);
+      default:
+        damage_block(random, main, seed_image.block_size);
     }
   }
   (void)check_volume(members, {.zeros = below(random, 2) == 0, .progress = {}});

@@ -1,7 +1,7 @@
 // Images as files of the repository: only what is not zero.
 //
-// A packed image is the text line "plumbfs packed image 1 SIZE\n", then pieces of 64 bytes or a multiple: offset and length as
-// little-endian 64-bit numbers, then the bytes. What no piece covers is zero.
+// A packed image is the text line "plumbfs packed image 1 SIZE\n", then pieces of 64 bytes or a multiple: offset and
+// length as little-endian 64-bit numbers, then the bytes. What no piece covers is zero.
 #pragma once
 
 #include <cstddef>

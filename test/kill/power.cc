@@ -82,7 +82,8 @@ class PowerCut {
       daemon_.unmount();
       daemon_.check(true);
       std::printf("%llu power cuts, %llu operations acknowledged, nothing lost\n",
-                  static_cast<unsigned long long>(record_.rounds), static_cast<unsigned long long>(record_.acknowledged));
+                  static_cast<unsigned long long>(record_.rounds),
+                  static_cast<unsigned long long>(record_.acknowledged));
       return;
     }
     work();
@@ -98,7 +99,8 @@ class PowerCut {
     for (unsigned i = 0; i < kWorkers; ++i) {
       Log& log = record_.logs[i];
       if (log.error != 0) {
-        throw Failure("worker " + std::to_string(i) + ": before the cut an operation failed: " + std::strerror(log.error));
+        throw Failure("worker " + std::to_string(i) +
+                      ": before the cut an operation failed: " + std::strerror(log.error));
       }
       const std::uint64_t acknowledged = log.acknowledged;
       const std::uint64_t issued = log.issued;

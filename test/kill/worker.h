@@ -46,7 +46,7 @@ class Worker {
   std::mt19937_64 random_;
   std::uint64_t number_;
   bool use_mmap_;
-  bool has_unnamed_ = true;  // O_TMPFILE over FUSE: from Linux 6.2 on
+  bool has_unnamed_ = true;   // O_TMPFILE over FUSE: from Linux 6.2 on
   std::vector<int> deleted_;  // descriptors of files without a name: their space must come back after the crash
 };
 

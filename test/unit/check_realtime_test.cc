@@ -144,9 +144,8 @@ TEST_CASE("check: a realtime device, damaged in one place", "[core][check][realt
          });
        },
        "state block", "window 25"},
-      {"queue entry of metadata",
-       [](Two&, Editor& e) { e.add_reclaim(media::device_key(1, kLast * kUnit), kUnit, 1); }, "reclaim tree",
-       "holds none"},
+      {"queue entry of metadata", [](Two&, Editor& e) { e.add_reclaim(media::device_key(1, kLast * kUnit), kUnit, 1); },
+       "reclaim tree", "holds none"},
       {"queue entry of a free extent",
        [](Two&, Editor& e) { e.add_reclaim(media::device_key(1, kLast * kUnit), kUnit); }, free_extent,
        "owned by reclaim tree"},

@@ -20,10 +20,8 @@ constexpr std::uint64_t kReserve = 64;
 // Does what Store does around it, without media.
 class Allocation {
  public:
-  explicit Allocation(std::uint64_t zeroed = kBlocks) : allocator_({.blocks = kBlocks,
-                                                                     .chunk_blocks = kChunk,
-                                                                     .data_start = kDataStart,
-                                                                     .reserve_blocks = kReserve}) {
+  explicit Allocation(std::uint64_t zeroed = kBlocks)
+      : allocator_({.blocks = kBlocks, .chunk_blocks = kChunk, .data_start = kDataStart, .reserve_blocks = kReserve}) {
     allocator_.load_used(BlockNumber(0), kDataStart);
     allocator_.load_zeroed_upto(zeroed);
     owned_.assign(kBlocks, false);

@@ -115,8 +115,12 @@ TEST_CASE("space: a full volume refuses, keeps what it has, and truncate and pun
   CHECK(code_of(w.try_set_xattr("keep", "user.big", pattern('x', 65536))) == ENOSPC);
   CHECK(w.read("keep") == pattern('k', 20'000));
   CHECK(w.read("sparse", 0, 65536) == std::string(65536, '\0'));
-  SECTION("truncate") { w.truncate("f", 1u << 20); }
-  SECTION("punch") { w.allocate("f", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1u << 20, 4u << 20); }
+  SECTION("truncate") {
+    w.truncate("f", 1u << 20);
+  }
+  SECTION("punch") {
+    w.allocate("f", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1u << 20, 4u << 20);
+  }
   SECTION("overwrite needs no space") {
     w.write("keep", 0, pattern('K', 20'000));
     CHECK(w.read("keep") == pattern('K', 20'000));

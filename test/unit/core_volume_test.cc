@@ -96,8 +96,10 @@ TEST_CASE("volume: smoke on every block size and kind, with clean and unclean re
     World w(*fresh.device, options);
     CHECK(w->counters().unsafe_shutdowns == (clean ? 0 : 1));
     smoke_again(w);
-    if (!clean) w.die();
-    else w.unmount();
+    if (!clean)
+      w.die();
+    else
+      w.unmount();
   }
   World w(*fresh.device, options);
   smoke_again(w);
@@ -108,8 +110,8 @@ TEST_CASE("volume: smoke on every block size and kind, with clean and unclean re
   w.unmount();
 }
 
-// What a crash in mkfs may leave: one copy of the superblock. The next mount counts itself in both, and a crash of that must
-// not leave none.
+// What a crash in mkfs may leave: one copy of the superblock. The next mount counts itself in both, and a crash of that
+// must not leave none.
 TEST_CASE("volume: a superblock copy that is not whole is mended before the other is rewritten", "[core][volume]") {
   const DeviceKind kind = GENERATE(DeviceKind::kMemory, DeviceKind::kCached);
   const std::uint64_t damaged = GENERATE(0u, 65536u);
@@ -133,12 +135,13 @@ TEST_CASE("volume: a superblock copy that is not whole is mended before the othe
   pmem::CrashExplorer explorer(device);
   std::size_t images = 0;
   for (const std::size_t point : device.crash_points())
-    images += explorer.for_each_image(point, {.max_systematic = 60, .random_torn = 20}, [&](const pmem::CrashImage& image) {
-      pmem::CrashDevice after(image, {.kind = kind});
-      World world(after);
-      CHECK(world.exists("f"));
-      return true;
-    });
+    images +=
+        explorer.for_each_image(point, {.max_systematic = 60, .random_torn = 20}, [&](const pmem::CrashImage& image) {
+          pmem::CrashDevice after(image, {.kind = kind});
+          World world(after);
+          CHECK(world.exists("f"));
+          return true;
+        });
   CHECK(images > 20);
 }
 

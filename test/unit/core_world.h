@@ -1,7 +1,7 @@
 // A mounted volume with paths, for tests: what a shell is to a user.
 //
-// Functions of World throw std::runtime_error with the place and the message of an unexpected error; tests of errors call
-// the volume itself and look at code_of().
+// Functions of World throw std::runtime_error with the place and the message of an unexpected error; tests of errors
+// call the volume itself and look at code_of().
 //
 // Thread safety: none. Handles and references are gone before the world is: it checks nothing.
 #pragma once
@@ -189,7 +189,8 @@ class World {
                 std::source_location where = std::source_location::current()) {
     must(try_allocate(path, mode, offset, length), where);
   }
-  void truncate(std::string_view path, std::uint64_t size, std::source_location where = std::source_location::current()) {
+  void truncate(std::string_view path, std::uint64_t size,
+                std::source_location where = std::source_location::current()) {
     SetAttributes set;
     set.size_bytes = size;
     change(path, set, where);

@@ -135,9 +135,8 @@ TEST_CASE("acl: inherited by files and directories, and in step with the mode", 
   // Setting an ACL changes the mode; one that the mode can say is not kept.
   w.set_xattr("d/f", acl::kAccessName, acl_value(6, 4, 6, 1));
   CHECK((w.stat("d/f").mode & 0777) == 0661);
-  const std::string minimal = acl::serialize({{acl::kUserObj, 6, acl::kNoId},
-                                              {acl::kGroupObj, 4, acl::kNoId},
-                                              {acl::kOther, 0, acl::kNoId}});
+  const std::string minimal =
+      acl::serialize({{acl::kUserObj, 6, acl::kNoId}, {acl::kGroupObj, 4, acl::kNoId}, {acl::kOther, 0, acl::kNoId}});
   w.set_xattr("d/f", acl::kAccessName, minimal);
   CHECK((w.stat("d/f").mode & 0777) == 0640);
   CHECK(code_of(w->get_xattr(*w.find("d/f"), acl::kAccessName)) == ENODATA);

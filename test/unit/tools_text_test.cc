@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <string>
 
+#include "fs/media/uuid_text.h"
 #include "tools/common/label_text.h"
 #include "tools/common/size.h"
-#include "fs/media/uuid_text.h"
 
 namespace plumb::tools {
 namespace {

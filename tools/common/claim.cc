@@ -174,7 +174,8 @@ DeviceUser locker_of(const Identity& identity) {
     const std::vector<std::string> name = lines_of("/proc/" + words[4] + "/comm");
     // It may have ended and left the lock to a child.
     if (name.empty()) return {"is locked by another process", false};
-    return {"is in use by process " + words[4] + " (" + printable(name.front()) + ")", is_one_of(kOurNames, name.front())};
+    return {"is in use by process " + words[4] + " (" + printable(name.front()) + ")",
+            is_one_of(kOurNames, name.front())};
   }
   return {};
 }

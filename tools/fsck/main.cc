@@ -54,8 +54,10 @@ int complain_no_report(const Error& error, pmem::Device& device) {
   const SuperblockCopies superblocks = read_superblocks(device);
   if (const auto label = Superblock::read_label(device))
     return complain_operational(
-        Error{0, path + " is the realtime device of the plumbfs " + media::uuid_text(label->filesystem_uuid) +
-                     "; check its main device, which has the metadata of both", 0},
+        Error{0,
+              path + " is the realtime device of the plumbfs " + media::uuid_text(label->filesystem_uuid) +
+                  "; check its main device, which has the metadata of both",
+              0},
         path);
   if (superblocks.current() == nullptr && !superblocks.any_magic())
     return complain_operational(Error{0, path + " holds no plumbfs, or both copies of its superblock are lost", 0},

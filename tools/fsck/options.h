@@ -16,10 +16,10 @@ inline constexpr int kFsckLibrary = 128;
 struct FsckOptions {
   std::string device;
   std::string realtime_device;  // empty: found by its uuid
-  bool repair = false;  // -y, -p, -a: replay the journal of a file system that was not unmounted
-  bool preen = false;   // -p, -a: at boot, what was unmounted cleanly is not looked at any further
-  bool force = false;   // -f: look all the same
-  bool zeros = false;   // free blocks must read as zeros
+  bool repair = false;          // -y, -p, -a: replay the journal of a file system that was not unmounted
+  bool preen = false;           // -p, -a: at boot, what was unmounted cleanly is not looked at any further
+  bool force = false;           // -f: look all the same
+  bool zeros = false;           // free blocks must read as zeros
   bool json = false;
   bool verbose = false;
 };

@@ -101,10 +101,11 @@ std::variant<MkfsOptions, int> parse_mkfs_options(int argc, char** argv) {
   app.add_option("-r,--rtdev", options.realtime_device,
                  "Second device for the data of files that are marked realtime (plumb set)")
       ->type_name("DEVICE");
-  auto* const extent = app.add_option("-e,--rt-extent", realtime_extent,
-                                      "Unit of allocation of the realtime device: a power of two from 4k to 1G (default 2M)")
-                           ->transform(size_in_bytes)
-                           ->type_name("SIZE");
+  auto* const extent =
+      app.add_option("-e,--rt-extent", realtime_extent,
+                     "Unit of allocation of the realtime device: a power of two from 4k to 1G (default 2M)")
+          ->transform(size_in_bytes)
+          ->type_name("SIZE");
   auto* const inherit = app.add_flag("--rt-inherit", options.format.realtime_inherit,
                                      "Mark the root directory: new files are realtime unless told otherwise");
   app.add_flag("-f,--force", options.force, "Overwrite a file system, partition table or RAID member that is there");

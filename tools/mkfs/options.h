@@ -16,7 +16,7 @@ inline constexpr int kMkfsUsage = 2;
 
 struct MkfsOptions {
   std::string device;
-  std::string realtime_device;     // empty: none
+  std::string realtime_device;  // empty: none
   FormatOptions format;
   std::uint64_t create_bytes = 0;  // --size: make the file of this size; 0: the device exists
   bool force = false;              // overwrite what is there

@@ -10,7 +10,7 @@ namespace plumb::tools {
 
 struct MkfsReport {
   const pmem::Device& device;
-  const pmem::Device* realtime;  // null if there is none
+  const pmem::Device* realtime;         // null if there is none
   const media::Superblock& superblock;  // as read back
   bool sparse = false;
 };

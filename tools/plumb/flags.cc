@@ -1,5 +1,5 @@
-// plumb get PATH..., plumb set PATH FLAG...: the flags of files and directories, by the ioctls that XFS and ext4 have too
-// (FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR).
+// plumb get PATH..., plumb set PATH FLAG...: the flags of files and directories, by the ioctls that XFS and ext4 have
+// too (FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR).
 
 #include <linux/fs.h>
 #include <sys/stat.h>
@@ -148,7 +148,8 @@ void add_set_command(CLI::App& app, int& status) {
   command->add_option("FLAG", arguments->flags, "One or more of the flags below; 'no' before it clears it")->required();
   std::string footer = "Flags:\n";
   for (const Flag& flag : kFlags)
-    footer += "  " + std::string(flag.name) + std::string(12 - flag.name.size(), ' ') + std::string(flag.meaning) + "\n";
+    footer +=
+        "  " + std::string(flag.name) + std::string(12 - flag.name.size(), ' ') + std::string(flag.meaning) + "\n";
   command->footer(footer);
   command->callback([arguments, &status] {
     if (const Status done = set(arguments->path, arguments->flags); !done) {
