@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <limits>
 
+#include "fs/core/bit_runs.h"
 #include "fs/core/check_impl.h"
 #include "fs/media/verify.h"
 
@@ -11,28 +11,6 @@ namespace plumb::checker {
 namespace {
 
 constexpr std::uint64_t kZeroPieceBytes = 4u << 20;
-
-// Calls f(start, end) for each run of ones in [start, end) of what word(i) gives: 64 bits, from bit 64 i on.
-template <typename Word, typename F>
-void for_runs(std::uint64_t start, std::uint64_t end, const Word& word, const F& f) {
-  constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
-  std::uint64_t run = kNone;
-  for (std::uint64_t b = start; b < end;) {
-    const std::uint64_t bits = word(b / 64) >> (b % 64);
-    const std::uint64_t room = std::min<std::uint64_t>(64 - b % 64, end - b);
-    const int same = run == kNone ? std::countr_zero(bits) : std::countr_one(bits);
-    const std::uint64_t step = std::min<std::uint64_t>(static_cast<std::uint64_t>(same), room);
-    b += step;
-    if (step == room) continue;
-    if (run == kNone) {
-      run = b;
-    } else {
-      f(run, b);
-      run = kNone;
-    }
-  }
-  if (run != kNone) f(run, end);
-}
 
 }  // namespace
 
@@ -139,7 +117,7 @@ void BlockOwners::load_bitmap() {
     }
     if (beyond) findings_.add(object, "bits beyond the end of the device are set", offset);
   }
-  for_runs(
+  for_bit_runs(
       0, data_start_, [this](std::uint64_t i) { return ~bits_[i]; },
       [this](std::uint64_t start, std::uint64_t end) {
         if (is_known({start, end})) findings_.add(name(start, end), "free in the bitmap, but below the data area");
@@ -154,7 +132,7 @@ bool BlockOwners::is_known(Run run) const {
 
 bool BlockOwners::any_claimed(Run run) const {
   bool any = false;
-  for_runs(
+  for_bit_runs(
       run.start, run.end, [this](std::uint64_t i) { return claimed_[i]; },
       [&](std::uint64_t, std::uint64_t) { any = true; });
   return any;
@@ -193,7 +171,7 @@ bool BlockOwners::claim(std::uint64_t start, std::uint64_t length, Owner owner) 
   if (naming_) {
     name_conflicts(run, owner);
   } else {
-    for_runs(
+    for_bit_runs(
         run.start, run.end, [this](std::uint64_t i) { return ~bits_[i]; },
         [&](std::uint64_t from, std::uint64_t end) {
           if (is_known({from, end}))
@@ -207,7 +185,7 @@ bool BlockOwners::claim(std::uint64_t start, std::uint64_t length, Owner owner) 
 }
 
 void BlockOwners::note_conflicts(Run run, Owner owner) {
-  for_runs(
+  for_bit_runs(
       run.start, run.end, [this](std::uint64_t i) { return claimed_[i]; },
       [&](std::uint64_t start, std::uint64_t end) {
         if (conflicts_.size() < CheckReport::kMaxProblems) conflicts_.push_back({{start, end}, owner, {}, false});
@@ -244,7 +222,7 @@ void BlockOwners::report_conflicts() {
 void BlockOwners::check_unowned() {
   for (const Run& run : unknown_) mark_claimed(run);
   std::uint64_t unowned = 0;
-  for_runs(
+  for_bit_runs(
       data_start_, blocks_, [this](std::uint64_t i) { return bits_[i] & ~claimed_[i]; },
       [&](std::uint64_t start, std::uint64_t end) {
         unowned += end - start;
@@ -259,7 +237,7 @@ void BlockOwners::check_unowned() {
 }
 
 void BlockOwners::check_above_mark(std::uint64_t zeroed_upto) {
-  for_runs(
+  for_bit_runs(
       std::max(zeroed_upto, data_start_), blocks_, [this](std::uint64_t i) { return bits_[i]; },
       [this](std::uint64_t start, std::uint64_t end) {
         findings_.add(name(start, end), "allocated, but above the zeroed mark", offset_of(start));
@@ -282,7 +260,7 @@ void BlockOwners::check_zeros(std::uint64_t zeroed_upto, std::span<const Run> ex
   const std::uint64_t piece = std::max<std::uint64_t>(1, kZeroPieceBytes / superblock_.unit_bytes(role_));
   const std::uint64_t limit = std::min(zeroed_upto, blocks_);
   std::vector<Run> found;
-  for_runs(
+  for_bit_runs(
       data_start_, limit, [this](std::uint64_t i) { return ~(bits_[i] | claimed_[i]); },
       [&](std::uint64_t start, std::uint64_t end) {
         for (std::uint64_t at = start; at < end; at += piece) {

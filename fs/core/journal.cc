@@ -96,7 +96,11 @@ Status Journal::scan(const Apply& apply, std::uint64_t& records) {
     PLUMB_TRY(device_.load(ring_start_ + head_offset_, record));
     const std::uint32_t crc = media::checksum(record, offsetof(RecordHeader, crc), head_seed_);
     if (crc != header.crc) break;
-    if (!pad) PLUMB_TRY(apply_record(record, apply));
+    if (!pad) {
+      Status applied = apply_record(record, apply);
+      if (!applied && applied.error().code == EUCLEAN) applied.error().offset_bytes = ring_start_ + head_offset_;
+      PLUMB_TRY(std::move(applied));
+    }
     head_seed_ = crc;
     head_offset_ = (head_offset_ + length) % ring_bytes_;
     head_sequence_ = head_sequence_ + 1;

@@ -193,7 +193,7 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
     const std::uint64_t key = media::device_key(index_of(entry.role), entry.block);
     PLUMB_TRY(tree.erase(t, state->reclaim, key));
     if (entry.left != 0) {
-      media::ReclaimRecord rest;
+      media::ReclaimRecord rest{};
       rest.length_blocks = static_cast<std::uint32_t>(entry.left);
       rest.kind = static_cast<std::uint8_t>(entry.kind);
       PLUMB_TRY(tree.put(t, state->reclaim, key + entry.length, std::as_bytes(std::span(&rest, 1))));

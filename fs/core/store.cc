@@ -378,7 +378,7 @@ Status Transaction::set_bitmap(DeviceRole role, BlockRange range, bool allocated
 
 Status Transaction::free_data(DeviceRole role, BlockRange range) {
   PLUMB_ASSIGN(media::State * state, modify_state());
-  media::ReclaimRecord record;
+  media::ReclaimRecord record{};
   record.length_blocks = static_cast<std::uint32_t>(range.length);
   record.kind = static_cast<std::uint8_t>(media::ReclaimKind::kData);
   BTree tree(store_, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
@@ -393,7 +393,7 @@ Status Transaction::queue_freed_metadata() {
   if (freed_.empty()) return {};
   PLUMB_ASSIGN(media::State * state, modify_state());
   BTree tree(store_, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));
-  media::ReclaimRecord record;
+  media::ReclaimRecord record{};
   record.length_blocks = 1;
   record.kind = static_cast<std::uint8_t>(media::ReclaimKind::kMetadata);
   for (const BlockNumber block : freed_)

@@ -1,10 +1,11 @@
-// fsck.plumbfs: checks a file system that is not mounted. All looking is in fs/core/check.h; this claims, calls and
-// prints.
+// fsck.plumbfs: checks and repairs a file system that is not mounted. All looking is in fs/core/check.h, all repairing
+// in fs/core/repair.h; this claims, calls and prints.
 
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 
 #include "fs/core/check.h"
 #include "fs/core/members.h"
+#include "fs/core/repair.h"
 #include "fs/core/volume.h"
 #include "fs/media/uuid_text.h"
 #include "pmem/device.h"
@@ -27,7 +29,7 @@ namespace {
 
 constexpr const char* kProgram = "fsck.plumbfs";
 
-// Safe at any moment: checking writes nothing, and replay survives the death of the process.
+// Safe at any moment: checking writes nothing, and replay and repair survive the death of the process.
 void on_cancel(int /*signal*/) {
   static constexpr char kText[] = "\nfsck.plumbfs: cancelled\n";
   [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, kText, sizeof kText - 1);
@@ -74,15 +76,30 @@ Status replay(const Members& members) {
   return volume->unmount();
 }
 
+using Progress = std::function<void(std::uint64_t, std::uint64_t, std::string_view)>;
+
+Progress show_on(ProgressLine& progress) {
+  if (!progress.active()) return {};
+  return [&progress](std::uint64_t done, std::uint64_t total, std::string_view phase) {
+    progress.show(done, total, phase);
+  };
+}
+
 Result<CheckReport> check(const Members& members, const FsckOptions& options) {
   ProgressLine progress(!options.json, options.device);
   CheckOptions how;
   how.zeros = options.zeros;
-  if (progress.active())
-    how.progress = [&](std::uint64_t done, std::uint64_t total, std::string_view phase) {
-      progress.show(done, total, phase);
-    };
+  how.progress = show_on(progress);
   return check_volume(members, how);
+}
+
+Result<RepairReport> repair(const Members& members, const FsckOptions& options) {
+  ProgressLine progress(!options.json, options.device);
+  RepairOptions how;
+  how.preen = options.preen;
+  how.zeros = options.zeros;
+  how.progress = show_on(progress);
+  return repair_volume(members, how);
 }
 
 // -p and -a without -f: believed when both copies of the superblock and the journal header say "clean".
@@ -95,7 +112,8 @@ bool may_be_believed(const FsckOptions& options, const pmem::Device& device) {
 }
 
 int report(const FsckOptions& options, const FsckOutcome& outcome) {
-  const int status = outcome.report.problems_total > 0 ? kFsckErrorsLeft : kFsckClean;
+  int status = outcome.now().problems_total > 0 ? kFsckErrorsLeft : kFsckClean;
+  if (status == kFsckClean && outcome.report.problems_total > 0) status = kFsckCorrected;
   if (options.json) {
     std::fputs(outcome_json(outcome, status).c_str(), stdout);
     return status;
@@ -105,6 +123,14 @@ int report(const FsckOptions& options, const FsckOutcome& outcome) {
   if (shown < outcome.report.problems_total)
     std::printf("%s: ... and %llu more\n", options.device.c_str(),
                 static_cast<unsigned long long>(outcome.report.problems_total - shown));
+  if (outcome.attempted && !outcome.repair.needs_more) {
+    for (const Repair& repair : outcome.repair.repairs) std::puts(repair_line(options.device, repair).c_str());
+    if (outcome.repair.repairs.size() < outcome.repair.repairs_total)
+      std::printf("%s: ... and %llu more repairs\n", options.device.c_str(),
+                  static_cast<unsigned long long>(outcome.repair.repairs_total - outcome.repair.repairs.size()));
+    for (const Problem& problem : outcome.now().problems)
+      std::puts(("left: " + problem_line(options.device, problem)).c_str());
+  }
   if (options.verbose) std::fputs(verbose_text(outcome).c_str(), stdout);
   std::puts(closing_line(outcome).c_str());
   return status;
@@ -143,6 +169,12 @@ int run(int argc, char** argv) {
     if (const Status replayed = replay(devices->members()); !replayed)
       return complain_operational(replayed.error(), options.device);
     outcome.replayed = true;
+  }
+  if (options.repair && outcome.report.problems_total > 0) {
+    auto repaired = repair(devices->members(), options);
+    if (!repaired) return complain_operational(repaired.error(), options.device);
+    outcome.repair = std::move(*repaired);
+    outcome.attempted = true;
   }
   return report(options, outcome);
 }

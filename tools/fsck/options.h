@@ -7,6 +7,7 @@
 namespace plumb::tools {
 
 inline constexpr int kFsckClean = 0;
+inline constexpr int kFsckCorrected = 1;
 inline constexpr int kFsckErrorsLeft = 4;
 inline constexpr int kFsckOperational = 8;
 inline constexpr int kFsckUsage = 16;
@@ -16,8 +17,8 @@ inline constexpr int kFsckLibrary = 128;
 struct FsckOptions {
   std::string device;
   std::string realtime_device;  // empty: found by its uuid
-  bool repair = false;          // -y, -p, -a: replay the journal of a file system that was not unmounted
-  bool preen = false;           // -p, -a: at boot, what was unmounted cleanly is not looked at any further
+  bool repair = false;          // -y, -p, -a: repair, and replay the journal of what was not unmounted
+  bool preen = false;           // -p, -a: at boot; only what loses nothing, and believe what was unmounted cleanly
   bool force = false;           // -f: look all the same
   bool zeros = false;           // free blocks must read as zeros
   bool json = false;

@@ -1,0 +1,453 @@
+// The order of a repair: superblock, labels, journal; then passes that plan and store, until nothing is left to do.
+#include "fs/core/repair.h"
+
+#include <dirent.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "fs/core/repair_impl.h"
+#include "fs/media/verify.h"
+
+namespace plumb {
+namespace repairer {
+
+using checker::blocks_name;
+
+Planner::Planner(const Superblock& superblock, const RepairOptions& options, RepairReport& report,
+                 std::uint64_t next_sequence)
+    : superblock_(superblock),
+      options_(options),
+      report_(report),
+      next_sequence_(next_sequence),
+      device_(superblock.device(DeviceRole::kMain)),
+      image_(device_, superblock),
+      metadata_(superblock.blocks(DeviceRole::kMain)) {}
+
+std::span<const DeviceRole> Planner::roles() const {
+  static constexpr std::array<DeviceRole, media::kMaxDevices> kRoles{DeviceRole::kMain, DeviceRole::kRealtime};
+  return std::span(kRoles).first(superblock_.device_count());
+}
+
+void Planner::note(std::string object, std::string what, bool harmless) {
+  harmless_ = harmless_ && harmless;
+  notes_.push_back({std::move(object), std::move(what), harmless});
+}
+
+void Planner::progress(std::uint64_t done, std::uint64_t total, std::string_view phase) const {
+  if (options_.progress) options_.progress(done, total, phase);
+}
+
+void Planner::report_notes() {
+  for (Repair& repair : notes_) {
+    ++report_.repairs_total;
+    if (report_.repairs.size() < RepairReport::kMaxRepairs) report_.repairs.push_back(std::move(repair));
+  }
+  notes_.clear();
+}
+
+// ---- the state block ----
+
+// Of a state block with a wrong checksum the roots are believed, since what they lead to says whose it is; the rest is
+// made anew.
+void Planner::read_state() {
+  const std::uint64_t block = superblock_.media().state_block;
+  std::vector<std::byte> bytes(block_size());
+  const Status loaded = image_.load(block, bytes);
+  Status status = loaded;
+  if (status) status = media::verify_state(bytes, block);
+  std::memcpy(&state_, bytes.data(), sizeof state_);
+  if (status && state_.header.owner == 0) return;
+  state_changed_ = true;
+  if (status) {
+    note("state block", "header set right", true);
+    state_.header.owner = 0;
+    return;
+  }
+  note("state block", "made anew from what was found", false);
+  zero_all_.fill(true);
+  media::State fresh;
+  std::memset(static_cast<void*>(&fresh), 0, sizeof fresh);
+  fresh.header.magic = static_cast<std::uint32_t>(media::BlockMagic::kState);
+  fresh.header.block = block;
+  const bool has_content = loaded && (state_.header.magic == fresh.header.magic || state_.header.block == block);
+  if (has_content) {
+    fresh.inode_table = state_.inode_table;
+    fresh.reclaim = state_.reclaim;
+    fresh.bad_blocks = state_.bad_blocks;
+    fresh.orphan_head = state_.orphan_head;
+  }
+  // A root that says it has nodes, and not where, is searched for.
+  if (fresh.inode_table.block == 0) fresh.inode_table.nodes = 1;
+  if (!has_content) fresh.reclaim.nodes = fresh.bad_blocks.nodes = 1;
+  state_ = fresh;
+}
+
+// ---- the walk ----
+
+void Planner::walk() {
+  for (const DeviceRole role : roles()) {
+    spaces_[index_of(role)] = std::make_unique<Space>(superblock_, role);
+    space(role).load(image_);
+  }
+  metadata_ = BitSet(superblock_.blocks(DeviceRole::kMain));
+  harmless_ = true;
+  want_search_ = state_changed_ = table_changed_ = false;
+  zero_all_.fill(false);
+  inode_blocks_.clear();
+  directories_.clear();
+  files_to_look_at_.clear();
+  unsound_.clear();
+  oversized_.clear();
+  rewritten_.clear();
+  notes_.clear();
+  edits_.clear();
+  cleared_.clear();
+  lost_found_ = 0;
+  read_state();
+  const auto owner = [](media::TreeKind kind) { return static_cast<std::uint64_t>(kind); };
+  reclaim_ = read_tree(state_.reclaim, media::TreeKind::kReclaim, owner(media::TreeKind::kReclaim), true);
+  bad_blocks_ = read_tree(state_.bad_blocks, media::TreeKind::kBadBlocks, owner(media::TreeKind::kBadBlocks), true);
+  read_inode_table();
+  for (std::size_t i = 0; i < inode_blocks_.size(); ++i) {
+    if (i % 256 == 0) progress(i, inode_blocks_.size(), "inodes");
+    read_inode_block(i);
+  }
+  read_names();
+  claim_data();
+}
+
+Status Planner::plan() {
+  walk();
+  // Data is owned by now: what a user wrote into a file is not taken for a node.
+  if (want_search_ && !searched_ && search_device()) walk();
+  plan_reclaim();
+  plan_bad_blocks();
+  // From here on blocks are taken: everything that has an owner has it.
+  PLUMB_TRY(rewrite_data());
+  PLUMB_TRY(mend_root());
+  cut_loops();
+  PLUMB_TRY(plan_directories());
+  PLUMB_TRY(reconnect());
+  plan_links();
+  plan_orphans();
+  PLUMB_TRY(plan_new_trees());
+  plan_marks();
+  plan_windows();
+  plan_bitmap();
+  return {};
+}
+
+// Entries of blocks that somebody owns go; the rest waits for reclaim as before.
+void Planner::plan_reclaim() {
+  std::vector<Entry> entries;
+  bool changed = !reclaim_.sound;
+  for (const Entry& entry : reclaim_.entries) {
+    media::ReclaimRecord record;
+    std::memcpy(&record, entry.record.data(), sizeof record);
+    const std::size_t device = media::device_of_key(entry.key);
+    const std::uint64_t block = media::number_of_key(entry.key);
+    if (device >= superblock_.device_count() || !spaces_[device]->holds(block, record.length_blocks)) {
+      changed = true;
+      continue;
+    }
+    Space& data = *spaces_[device];
+    const auto kind = static_cast<std::uint8_t>(device != 0 || record.kind == 0 ? media::ReclaimKind::kData
+                                                                                : media::ReclaimKind::kMetadata);
+    const std::uint64_t unit = data.unit_blocks();
+    const std::uint64_t end = (block + record.length_blocks) / unit;
+    for_bit_runs(
+        block / unit, end, [&data](std::uint64_t i) { return ~data.owned.word(i); },
+        [&](std::uint64_t from, std::uint64_t to) {
+          media::ReclaimRecord part{};
+          part.length_blocks = static_cast<std::uint32_t>((to - from) * unit);
+          part.kind = kind;
+          Entry kept{media::device_key(device, from * unit), {}};
+          kept.record.assign(reinterpret_cast<const char*>(&part), sizeof part);
+          changed = changed || kept.key != entry.key || kept.record != entry.record;
+          entries.push_back(std::move(kept));
+        });
+    changed = changed || data.owned.any(block / unit, end);
+    data.owned.set(block / unit, end);
+  }
+  if (changed) {
+    note("reclaim tree", "made anew", true);
+    replace_tree(reclaim_, NewTree::Place::kReclaim, 0, std::move(entries));
+    state_.reclaim = media::TreeRoot{};
+    state_changed_ = true;
+  } else if (state_.reclaim.nodes != reclaim_.nodes.size()) {
+    note("reclaim tree", "number of nodes set right", true);
+    state_.reclaim.nodes = static_cast<std::uint32_t>(reclaim_.nodes.size());
+    state_changed_ = true;
+  }
+}
+
+// A bad block that nobody owns belongs to the list.
+void Planner::plan_bad_blocks() {
+  std::vector<Entry> entries;
+  bool changed = !bad_blocks_.sound;
+  for (Entry& entry : bad_blocks_.entries) {
+    media::Le32 length;
+    std::memcpy(&length, entry.record.data(), sizeof length);
+    const std::size_t device = media::device_of_key(entry.key);
+    const std::uint64_t block = media::number_of_key(entry.key);
+    if (device >= superblock_.device_count() || !spaces_[device]->holds(block, length)) {
+      changed = true;
+      continue;
+    }
+    const std::uint64_t unit = spaces_[device]->unit_blocks();
+    spaces_[device]->owned.set(block / unit, (block + length) / unit);
+    entries.push_back(std::move(entry));
+  }
+  if (changed) {
+    note("bad block tree", "made anew", true);
+    replace_tree(bad_blocks_, NewTree::Place::kBadBlocks, 0, std::move(entries));
+    state_.bad_blocks = media::TreeRoot{};
+    state_changed_ = true;
+  } else if (state_.bad_blocks.nodes != bad_blocks_.nodes.size()) {
+    note("bad block tree", "number of nodes set right", true);
+    state_.bad_blocks.nodes = static_cast<std::uint32_t>(bad_blocks_.nodes.size());
+    state_changed_ = true;
+  }
+}
+
+Status Planner::plan_new_trees() {
+  if (table_changed_) {
+    std::vector<Entry> entries;
+    for (const InodeBlock& block : inode_blocks_) {
+      const media::Le64 number(block.block);
+      Entry entry{block.index, {}};
+      entry.record.assign(reinterpret_cast<const char*>(&number), sizeof number);
+      entries.push_back(std::move(entry));
+    }
+    replace_tree(table_, NewTree::Place::kInodeTable, 0, std::move(entries));
+  } else if (state_.inode_table.nodes != table_.nodes.size()) {
+    note("inode table", "number of nodes set right", true);
+    state_.inode_table.nodes = static_cast<std::uint32_t>(table_.nodes.size());
+    state_changed_ = true;
+  }
+  using Place = NewTree::Place;
+  using Kind = media::TreeKind;
+  for (const NewTree& tree : new_trees_) {
+    const auto system = [&](Kind kind) { return build_tree(kind, static_cast<std::uint64_t>(kind), tree.entries); };
+    if (tree.place == Place::kInodeTable) {
+      PLUMB_ASSIGN(state_.inode_table, system(Kind::kInodeTable));
+      state_changed_ = true;
+    } else if (tree.place == Place::kReclaim) {
+      PLUMB_ASSIGN(state_.reclaim, system(Kind::kReclaim));
+      state_changed_ = true;
+    } else if (tree.place == Place::kBadBlocks) {
+      PLUMB_ASSIGN(state_.bad_blocks, system(Kind::kBadBlocks));
+      state_changed_ = true;
+    } else if (tree.place == Place::kXattrs) {
+      PLUMB_ASSIGN(edit(tree.inode).xattrs, build_tree(Kind::kXattrs, tree.inode, tree.entries));
+    } else {
+      const bool directory = find(tree.inode)->type == DT_DIR;
+      PLUMB_ASSIGN(edit(tree.inode).data,
+                   build_tree(directory ? Kind::kDirectory : Kind::kExtents, tree.inode, tree.entries));
+    }
+  }
+  return {};
+}
+
+// Above its mark a device holds anything, and nothing with an owner.
+void Planner::plan_marks() {
+  for (const DeviceRole role : roles()) {
+    Space& data = space(role);
+    const std::uint64_t unit = data.unit_blocks();
+    std::uint64_t lowest = data.data_start();
+    for_bit_runs(
+        0, data.units(), [&](std::uint64_t i) { return data.owned.word(i) | data.kept.word(i) | data.bits.word(i); },
+        [&](std::uint64_t, std::uint64_t to) { lowest = std::max(lowest, to); });
+    media::Le64& mark = state_.zeroed_upto[index_of(role)];
+    const bool sane = mark % unit == 0 && mark / unit >= data.data_start() && mark / unit <= data.units();
+    // Where the bitmap is unknown, what lies above the mark is free and holds anything.
+    data.unknown.clear(std::max(lowest, sane ? mark / unit : lowest), data.units());
+    if (sane && !zero_all_[index_of(role)] && mark / unit >= lowest) continue;
+    const std::string object = "zeroed mark" + std::string(role == DeviceRole::kMain ? "" : " of the realtime device");
+    if (sane && !zero_all_[index_of(role)]) {
+      zero_ranges_.push_back({role, {mark / unit, lowest}});
+    } else {
+      zero_all_[index_of(role)] = true;
+    }
+    note(object, "set right, and free blocks below it zeroed", true);
+    mark = lowest * unit;
+    state_changed_ = true;
+  }
+  if (superblock_.device_count() < 2 && state_.zeroed_upto[1] != 0) {
+    state_.zeroed_upto[1] = 0;
+    state_changed_ = true;
+    note("state block", "mark of a device that is no member cleared", true);
+  }
+}
+
+// A window that lies outside says nothing about what to zero: then every free block is looked at.
+void Planner::plan_windows() {
+  for (std::size_t i = 0; i < state_.windows.size(); ++i) {
+    media::WindowSlot& slot = state_.windows[i];
+    if (slot.length_blocks == 0) continue;
+    const auto role = static_cast<DeviceRole>(slot.device);
+    bool sane = slot.device < superblock_.device_count();
+    if (sane) {
+      const std::uint64_t unit = superblock_.unit_blocks(role);
+      const std::uint64_t chunk = std::max(superblock_.chunk_blocks(), unit);
+      sane = slot.start_block >= superblock_.entry(role).data_start / chunk * chunk &&
+             slot.start_block < superblock_.blocks(role) &&
+             slot.length_blocks <= superblock_.blocks(role) - slot.start_block && slot.start_block % unit == 0 &&
+             slot.length_blocks % unit == 0;
+    }
+    if (sane) continue;
+    note("state block", "window " + std::to_string(i) + " dropped: it lay outside the device", true);
+    zero_all_.fill(true);
+    slot = media::WindowSlot{};
+    state_changed_ = true;
+  }
+}
+
+void Planner::plan_bitmap() {
+  for (const DeviceRole role : roles()) {
+    const Space& data = space(role);
+    const std::string name = role == DeviceRole::kMain ? "bitmap" : "realtime bitmap";
+    for (const std::uint64_t index : data.damaged())
+      note(name + " block " + std::to_string(index), "made anew from the owners of blocks", true);
+    std::uint64_t missing = 0;
+    std::uint64_t left = 0;
+    for_bit_runs(
+        data.data_start(), data.units(),
+        [&](std::uint64_t i) {
+          return data.owned.word(i) & ~data.bits.word(i) & ~data.unknown.word(i) & ~taken_word(role, i);
+        },
+        [&](std::uint64_t from, std::uint64_t to) { missing += to - from; });
+    for_bit_runs(
+        data.data_start(), data.units(),
+        [&](std::uint64_t i) {
+          return data.bits.word(i) & ~data.owned.word(i) & ~data.kept.word(i) & ~data.unknown.word(i);
+        },
+        [&](std::uint64_t from, std::uint64_t to) { left += to - from; });
+    if (missing != 0) note(name, "blocks marked as in use that have an owner: " + std::to_string(missing), true);
+    if (left != 0) note(name, "blocks freed that nobody owned: " + std::to_string(left), true);
+  }
+}
+
+// Units that this repair takes.
+std::uint64_t Planner::taken_word(DeviceRole role, std::uint64_t word) const {
+  return spaces_[index_of(role)]->taken.word(word);
+}
+
+bool Planner::may_replay_into(std::uint64_t block) const {
+  const Space& main = *spaces_[0];
+  if (block >= main.units()) return false;
+  if (block < main.data_start() || metadata_.test(block)) return true;
+  return std::any_of(reclaim_.entries.begin(), reclaim_.entries.end(), [block](const Entry& entry) {
+    media::ReclaimRecord record;
+    std::memcpy(&record, entry.record.data(), sizeof record);
+    return media::device_of_key(entry.key) == 0 && block >= entry.key && block - entry.key < record.length_blocks;
+  });
+}
+
+// ---- what is there twice, and the journal ----
+
+namespace {
+
+// Copies of which the other is whole.
+Status mend_labels(const Superblock& superblock, RepairReport& report) {
+  if (superblock.device_count() < 2) return {};
+  pmem::Device& device = superblock.device(DeviceRole::kRealtime);
+  PLUMB_ASSIGN(const media::MemberLabel good, Superblock::read_label(device));
+  for (std::size_t i = 0; i < media::kSuperblockOffsets.size(); ++i) {
+    const std::uint64_t offset = media::kSuperblockOffsets[i];
+    media::MemberLabel copy;
+    const Status loaded = device.load(offset, std::as_writable_bytes(std::span<media::MemberLabel, 1>(&copy, 1)));
+    if (loaded && std::memcmp(&copy, &good, sizeof copy) == 0) continue;
+    PLUMB_TRY(device.store(offset, bytes_of(good)));
+    // One copy at a time: the other is whole until this one is.
+    PLUMB_TRY(device.persist(offset, sizeof good));
+    ++report.repairs_total;
+    report.repairs.push_back(
+        {"realtime label copy " + std::to_string(i + 1), "written again from the other copy", true});
+  }
+  return {};
+}
+
+Status mend_superblocks(Superblock& superblock, RepairReport& report) {
+  const pmem::Device& main = superblock.device(DeviceRole::kMain);
+  for (std::size_t i = 0; i < media::kSuperblockOffsets.size(); ++i) {
+    media::Superblock copy;
+    const Status loaded =
+        main.load(media::kSuperblockOffsets[i], std::as_writable_bytes(std::span<media::Superblock, 1>(&copy, 1)));
+    if (loaded && std::memcmp(&copy, &superblock.media(), sizeof copy) == 0) continue;
+    ++report.repairs_total;
+    report.repairs.push_back({"superblock copy " + std::to_string(i + 1), "written again from the other copy", true});
+  }
+  return superblock.mend_copies();
+}
+
+// Recovery. A record that is whole and yet cannot be applied ends the log: its first bytes are cleared, in one word.
+Result<Journal::Recovery> recover(Journal& journal, const Superblock& superblock, const RepairOptions& options,
+                                  RepairReport& report) {
+  while (true) {
+    auto recovery = journal.recover();
+    if (recovery || recovery.error().code != EUCLEAN || recovery.error().offset_bytes == Error::kNoOffset)
+      return recovery;
+    ++report.repairs_total;
+    report.repairs.push_back({"journal", "cut off in front of a record that stores outside of the metadata", false});
+    if (options.preen) return recovery;
+    pmem::Device& main = superblock.device(DeviceRole::kMain);
+    constexpr std::array<std::byte, 8> kNothing{};
+    PLUMB_TRY(main.store(recovery.error().offset_bytes, kNothing));
+    // Durable before recovery goes by it: a crash finds the log with or without its end.
+    PLUMB_TRY(main.persist(recovery.error().offset_bytes, kNothing.size()));
+  }
+}
+
+}  // namespace
+}  // namespace repairer
+
+Result<RepairReport> repair_volume(const Members& members, const RepairOptions& options) {
+  constexpr int kMostPasses = 8;
+  RepairReport report;
+  PLUMB_ASSIGN(Superblock superblock, Superblock::read(members));
+  PLUMB_TRY(repairer::mend_superblocks(superblock, report));
+  PLUMB_TRY(repairer::mend_labels(superblock, report));
+  PLUMB_ASSIGN(const bool has_journal, repairer::mend_journal(superblock, options, report));
+  if (!has_journal) {
+    report.needs_more = true;
+    return report;
+  }
+  Journal journal(members.main, superblock.media().journal_start, superblock.media().journal_bytes);
+  const auto recovered = repairer::recover(journal, superblock, options, report);
+  if (!recovered && options.preen && recovered.error().code == EUCLEAN) {
+    report.needs_more = true;
+    return report;
+  }
+  PLUMB_ASSIGN(const Journal::Recovery recovery, recovered);
+  bool done = false;
+  for (int pass = 0; pass < kMostPasses && !done && !report.needs_more; ++pass) {
+    repairer::Planner planner(superblock, options, report, journal.next_sequence().value);
+    PLUMB_TRY(planner.plan());
+    report.needs_more = options.preen && !planner.is_harmless();
+    planner.report_notes();
+    if (report.needs_more) break;
+    PLUMB_ASSIGN(const bool changed, planner.apply(journal));
+    done = !changed;
+  }
+  if (report.needs_more) return report;
+  PLUMB_TRY(journal.checkpoint());  // recovery wrote one header, this writes the other
+  CheckOptions check;
+  check.zeros = options.zeros;
+  check.progress = options.progress;
+  PLUMB_ASSIGN(report.left, check_volume(members, check));
+  // Not marked clean with problems left: nobody may believe it at the next start.
+  if (report.left.problems_total != 0) return report;
+  // As a mount would after an unclean end: nobody knows what was stored and not written back.
+  if (!recovery.was_clean)
+    for (std::size_t i = 0; i < superblock.device_count(); ++i) {
+      const auto role = static_cast<DeviceRole>(i);
+      if (!superblock.device(role).is_memory() || recovery.was_deferred)
+        PLUMB_TRY(superblock.device(role).persist(0, superblock.entry(role).size_bytes));
+    }
+  PLUMB_TRY(journal.close());
+  return report;
+}
+
+}  // namespace plumb
