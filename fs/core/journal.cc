@@ -62,6 +62,7 @@ Status Journal::read_headers() {
     if (!status) {
       status.error().offset_bytes = offset;
       first_error = status;
+      header_damaged_ = true;
     } else if (!best || header.update > best->update) {
       best = header;
     }
@@ -76,6 +77,25 @@ Status Journal::read_headers() {
   head_sequence_ = best->tail_sequence;
   head_seed_ = tail_seed_;
   return {};
+}
+
+bool Journal::header_is_behind(std::span<const FoundRecord> newest) {
+  if (newest.empty() || !read_headers() || !header_damaged_) return false;
+  std::uint64_t records = 0;
+  const Status walked = scan([](std::uint64_t, std::span<const std::byte>) { return Status{}; }, records);
+  return walked && newest.back().header.sequence >= head_sequence_;
+}
+
+// A header that is damaged, rather than torn, may be the one that counted: then mounting with the other one would undo
+// what has been committed since.
+Status Journal::refuse_old_header() {
+  if (!header_damaged_) return {};
+  Journal other(device_, start_, media::kJournalRingOffset + ring_bytes_);
+  if (!other.header_is_behind(newest_records(device_, ring_start_, ring_bytes_))) return {};
+  return fail(EUCLEAN,
+              "journal: the newer header is damaged, and the other one does not know the latest records; "
+              "fsck.plumbfs -y finds them",
+              start_);
 }
 
 // Walks the records from the tail to the first that is not the next one, and leaves the head there.
@@ -134,6 +154,7 @@ Status Journal::apply_record(std::span<const std::byte> record, const Apply& app
 
 Result<Journal::Recovery> Journal::replay_into(const Apply& apply) {
   PLUMB_TRY(read_headers());
+  PLUMB_TRY(refuse_old_header());
   Recovery recovery;
   const std::uint64_t tail = tail_sequence_;
   PLUMB_TRY(scan(apply, recovery.records));
@@ -151,6 +172,7 @@ Result<Journal::Recovery> Journal::recover() {
   // header that are stored below on the strength of them.
   PLUMB_TRY(device_.persist(start_, media::kJournalRingOffset + ring_bytes_));
   PLUMB_TRY(read_headers());
+  PLUMB_TRY(refuse_old_header());
   Recovery recovery;
   const std::uint64_t tail = tail_sequence_;
   PLUMB_TRY(scan([this](std::uint64_t home, std::span<const std::byte> bytes) { return store_home(home, bytes); },

@@ -26,6 +26,7 @@
 #include <span>
 #include <vector>
 
+#include "fs/core/journal_search.h"
 #include "fs/core/mutex.h"
 #include "fs/core/types.h"
 #include "fs/media/layout.h"
@@ -61,6 +62,10 @@ class Journal {
   /// The same into `apply`, without a store to the device; append() is not possible then.
   [[nodiscard]] Result<Recovery> replay_into(const Apply& apply);
 
+  /// One header is damaged, and these records are newer than all that the other one leads to: it was not torn when it
+  /// was written, because that happens before the first record behind it. What the other header says is out of date.
+  [[nodiscard]] bool header_is_behind(std::span<const FoundRecord> newest);
+
   /// Largest record payload a transaction may have (a quarter of the ring).
   [[nodiscard]] std::uint64_t max_record_bytes() const { return ring_bytes_ / 4; }
   [[nodiscard]] static std::uint64_t record_bytes(std::span<const RedoRange> ranges);
@@ -95,6 +100,7 @@ class Journal {
   };
 
   [[nodiscard]] Status read_headers();
+  [[nodiscard]] Status refuse_old_header();
   [[nodiscard]] Status scan(const Apply& apply, std::uint64_t& records);
   [[nodiscard]] Status apply_record(std::span<const std::byte> record, const Apply& apply) const;
   [[nodiscard]] Status store_home(std::uint64_t offset, std::span<const std::byte> bytes);
@@ -115,6 +121,7 @@ class Journal {
   bool deferred_ = false;
   std::uint64_t epoch_ = 0;
   std::uint64_t header_update_ = 0;
+  bool header_damaged_ = false;  // the one that does not count
   std::atomic<std::uint64_t> head_sequence_{1};
   std::uint32_t head_seed_ = 0;
   std::uint64_t tail_offset_ = 0;

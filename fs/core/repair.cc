@@ -387,7 +387,9 @@ Result<Journal::Recovery> recover(Journal& journal, const Superblock& superblock
                                   RepairReport& report) {
   while (true) {
     auto recovery = journal.recover();
-    if (recovery || recovery.error().code != EUCLEAN || recovery.error().offset_bytes == Error::kNoOffset)
+    const std::uint64_t ring = superblock.media().journal_start + media::kJournalRingOffset;
+    if (recovery || recovery.error().code != EUCLEAN || recovery.error().offset_bytes < ring ||
+        recovery.error().offset_bytes == Error::kNoOffset)
       return recovery;
     ++report.repairs_total;
     report.repairs.push_back({"journal", "cut off in front of a record that stores outside of the metadata", false});

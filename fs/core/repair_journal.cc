@@ -1,15 +1,14 @@
-// A journal without a header.
+// A journal without a header, or with one that is older than its records.
 //
-// A record carries the checksum of the record before it as the seed of its own, so any two that follow each other prove
-// themselves; only the first one of the ring that is left cannot be checked. All of them are laid over the volume, in
-// order, in DRAM: the state after the last one is right, wherever the tail was, because every later change of a byte is
-// there too. What must not happen is that a record from before the tail is stored into a block that has become data
-// since. A block becomes data only after the tail has passed every record about it as metadata, so the records up to
-// the last one that names such a block are behind the tail. The new header has its tail there, and recovery does the
-// rest.
+// The records that follow each other (journal_search.h) are laid over the volume, in order, in DRAM: the state after
+// the last one is right, wherever the tail was, because every later change of a byte is there too. What must not happen
+// is that a record from before the tail is stored into a block that has become data since. A block becomes data only
+// after the tail has passed every record about it as metadata, so the records up to the last one that names such a
+// block are behind the tail. The new header has its tail there, and recovery does the rest.
 #include <algorithm>
 #include <cstring>
 
+#include "fs/core/journal_search.h"
 #include "fs/core/repair_impl.h"
 #include "fs/media/verify.h"
 
@@ -19,89 +18,6 @@ namespace {
 // Beyond every sequence number and epoch that a file system gets to by itself.
 constexpr std::uint64_t kFarSequence = std::uint64_t{1} << 40;
 constexpr std::uint64_t kFarEpoch = std::uint64_t{1} << 62;
-
-struct Found {
-  std::uint64_t offset = 0, length = 0;  // in the ring
-  media::RecordHeader header;
-  std::uint32_t seed = 0;
-};
-
-class Ring {
- public:
-  Ring(const pmem::Device& device, const media::Superblock& superblock)
-      : device_(device),
-        start_(superblock.journal_start + media::kJournalRingOffset),
-        bytes_((superblock.journal_bytes - media::kJournalRingOffset) / media::kRecordAlign * media::kRecordAlign) {}
-
-  [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
-
-  /// A record may begin here; not proved.
-  [[nodiscard]] std::optional<Found> at(std::uint64_t offset) const {
-    Found found;
-    found.offset = offset;
-    if (!device_.load(start_ + offset, std::as_writable_bytes(std::span<media::RecordHeader, 1>(&found.header, 1))))
-      return std::nullopt;
-    const media::RecordHeader& header = found.header;
-    found.length = header.length_bytes;
-    const bool pad = header.kind == media::kRecordPad;
-    if (header.magic != media::kRecordMagic || (!pad && header.kind != media::kRecordTransaction) ||
-        found.length < sizeof header || found.length % media::kRecordAlign != 0 || found.length > bytes_ - offset ||
-        (!pad && found.length > bytes_ / 4))
-      return std::nullopt;
-    return found;
-  }
-  [[nodiscard]] bool proves(const Found& record, std::uint32_t seed) const {
-    const bool pad = record.header.kind == media::kRecordPad;
-    std::vector<std::byte> bytes(pad ? sizeof record.header : record.length);
-    return device_.load(start_ + record.offset, bytes) &&
-           media::checksum(bytes, offsetof(media::RecordHeader, crc), seed) == record.header.crc;
-  }
-  [[nodiscard]] std::vector<std::byte> load(const Found& record) const {
-    std::vector<std::byte> bytes(record.length);
-    if (!device_.load(start_ + record.offset, bytes)) bytes.clear();
-    return bytes;
-  }
-
- private:
-  const pmem::Device& device_;
-  const std::uint64_t start_, bytes_;
-};
-
-bool follows(const Found& next, const Found& before) {
-  return next.header.epoch == before.header.epoch && next.header.sequence == before.header.sequence + 1;
-}
-
-// The newest row of records that prove each other, oldest first.
-std::vector<Found> newest_row(const Ring& ring) {
-  std::vector<Found> best;
-  absl::flat_hash_set<std::uint64_t> seen;  // offsets of records in a row
-  for (std::uint64_t offset = 0; offset < ring.bytes(); offset += media::kRecordAlign) {
-    if (seen.contains(offset)) continue;
-    const auto first = ring.at(offset);
-    if (!first) continue;
-    std::vector<Found> row;
-    // The first record of a file system has the seed that mkfs wrote.
-    if (first->header.sequence == 1 && ring.proves(*first, 0)) row.push_back(*first);
-    Found before = *first;
-    for (std::uint64_t walked = before.length; walked < ring.bytes();) {
-      auto next = ring.at((before.offset + before.length) % ring.bytes());
-      if (!next || !follows(*next, before) || !ring.proves(*next, before.header.crc)) break;
-      next->seed = before.header.crc;
-      seen.insert(next->offset);
-      walked += next->length;
-      row.push_back(*next);
-      before = *next;
-    }
-    if (row.empty()) continue;
-    const auto newer = [](const Found& a, const Found& b) {
-      return a.header.epoch != b.header.epoch ? a.header.epoch > b.header.epoch : a.header.sequence > b.header.sequence;
-    };
-    // A row may begin in the middle of another one, where that has wrapped: the longer one counts.
-    const bool same_end = !best.empty() && best.back().offset == row.back().offset;
-    if (best.empty() || newer(row.back(), best.back()) || (same_end && row.size() > best.size())) best = std::move(row);
-  }
-  return best;
-}
 
 // Calls f(home offset, bytes) for the ranges of a record, as far as they are sane.
 template <typename F>
@@ -126,12 +42,20 @@ void for_ranges(std::span<const std::byte> record, std::uint64_t device_bytes, c
   }
 }
 
+std::vector<std::byte> load_record(const pmem::Device& device, std::uint64_t ring_start, const FoundRecord& record) {
+  std::vector<std::byte> bytes(record.length);
+  if (!device.load(ring_start + record.offset, bytes)) bytes.clear();
+  return bytes;
+}
+
 }  // namespace
 
 Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& options, RepairReport& report) {
   const media::Superblock& media = superblock.media();
   pmem::Device& device = superblock.device(DeviceRole::kMain);
-  const Ring ring(device, media);
+  const std::uint64_t ring_start = media.journal_start + media::kJournalRingOffset;
+  const std::uint64_t ring_bytes =
+      (media.journal_bytes - media::kJournalRingOffset) / media::kRecordAlign * media::kRecordAlign;
   const auto note = [&](std::string object, std::string what, bool harmless) {
     ++report.repairs_total;
     report.repairs.push_back({std::move(object), std::move(what), harmless});
@@ -141,7 +65,7 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
   for (std::size_t i = 0; i < valid.size(); ++i) {
     const Status loaded = device.load(media.journal_start + i * media::kJournalHeaderStride,
                                       std::as_writable_bytes(std::span<media::JournalHeader, 1>(&headers[i], 1)));
-    valid[i] = loaded && media::verify_journal_header(headers[i], ring.bytes());
+    valid[i] = loaded && media::verify_journal_header(headers[i], ring_bytes);
   }
   const auto write = [&](std::size_t i, media::JournalHeader header) -> Status {
     header.update = i + 1;
@@ -151,7 +75,8 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     // Durable before the other header changes, or recovery goes by it: at every instant one of them is this one.
     return device.persist(offset, sizeof header);
   };
-  if (valid[0] || valid[1]) {
+  const std::vector<FoundRecord> row = newest_records(device, ring_start, ring_bytes);
+  if (!Journal(device, media.journal_start, media.journal_bytes).header_is_behind(row) && (valid[0] || valid[1])) {
     const std::size_t best = valid[1] && (!valid[0] || headers[1].update > headers[0].update) ? 1 : 0;
     media::JournalHeader& header = headers[best];
     // What counts is believed. Recovery and the end of the repair write one header each, so both are whole then.
@@ -166,17 +91,16 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     PLUMB_TRY(write(best, header));
     return true;
   }
-  note("journal header 1 and 2", "made anew from the records that follow each other in the ring", false);
+  note("journal headers", "made anew from the records that follow each other in the ring", false);
   if (options.preen) return false;
 
-  const std::vector<Found> row = newest_row(ring);
   std::size_t tail = 0;
   if (!row.empty()) {
     RepairReport ignored;
     Planner planner(superblock, options, ignored, kFarSequence);
     std::vector<std::vector<std::uint64_t>> homes(row.size());
     for (std::size_t i = 0; i < row.size(); ++i)
-      for_ranges(ring.load(row[i]), superblock.entry(DeviceRole::kMain).size_bytes,
+      for_ranges(load_record(device, ring_start, row[i]), superblock.entry(DeviceRole::kMain).size_bytes,
                  [&](std::uint64_t home, std::span<const std::byte> bytes) {
                    homes[i].push_back(home / superblock.block_size());
                    (void)planner.image().overlay(home, bytes);
@@ -199,9 +123,9 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     header.tail_sequence = row[tail].header.sequence;
     header.tail_seed = row[tail].seed;
   } else {
-    const Found& last = row.back();
+    const FoundRecord& last = row.back();
     header.epoch = last.header.epoch;
-    header.tail_offset = (last.offset + last.length) % ring.bytes();
+    header.tail_offset = (last.offset + last.length) % ring_bytes;
     header.tail_sequence = last.header.sequence + 1;
     header.tail_seed = last.header.crc;
   }

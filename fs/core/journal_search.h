@@ -1,0 +1,27 @@
+// Records of the journal without a header that leads to them.
+//
+// A record carries the checksum of the record before it as the seed of its own, so any two that follow each other prove
+// themselves. Only the first one that is left in the ring cannot be proved, unless it is the first of the file system.
+//
+// Thread safety: no state; reads the device.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "fs/media/layout.h"
+#include "pmem/device.h"
+
+namespace plumb {
+
+struct FoundRecord {
+  std::uint64_t offset = 0, length = 0;  // in the ring, bytes
+  media::RecordHeader header;
+  std::uint32_t seed = 0;  // of its checksum
+};
+
+/// The newest row of records that prove each other, oldest first; pads are among them. Reads the whole ring.
+[[nodiscard]] std::vector<FoundRecord> newest_records(const pmem::Device& device, std::uint64_t ring_start,
+                                                      std::uint64_t ring_bytes);
+
+}  // namespace plumb
