@@ -54,6 +54,7 @@ Status Journal::format(pmem::Device& device, std::uint64_t start_bytes, std::uin
 Status Journal::read_headers() {
   std::optional<JournalHeader> best;
   Status first_error;
+  std::array<std::uint64_t, 2> updates{};
   for (std::uint64_t i = 0; i < 2; ++i) {
     JournalHeader header;
     const std::uint64_t offset = start_ + i * media::kJournalHeaderStride;
@@ -63,10 +64,13 @@ Status Journal::read_headers() {
       status.error().offset_bytes = offset;
       first_error = status;
       header_damaged_ = true;
-    } else if (!best || header.update > best->update) {
-      best = header;
+      continue;
     }
+    updates[i] = header.update;
+    if (!best || header.update > best->update) best = header;
   }
+  // They are written in turn.
+  if (updates[0] + 1 != updates[1] && updates[1] + 1 != updates[0]) header_damaged_ = true;
   if (!best) return first_error;
   epoch_ = best->epoch;
   header_update_ = best->update;

@@ -121,7 +121,7 @@ class Journal {
   bool deferred_ = false;
   std::uint64_t epoch_ = 0;
   std::uint64_t header_update_ = 0;
-  bool header_damaged_ = false;  // the one that does not count
+  bool header_damaged_ = false;  // one of them, or they were not written in turn
   std::atomic<std::uint64_t> head_sequence_{1};
   std::uint32_t head_seed_ = 0;
   std::uint64_t tail_offset_ = 0;

@@ -80,7 +80,7 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     const std::size_t best = valid[1] && (!valid[0] || headers[1].update > headers[0].update) ? 1 : 0;
     media::JournalHeader& header = headers[best];
     // What counts is believed. Recovery and the end of the repair write one header each, so both are whole then.
-    if (header.update % 2 == 1 - best && header.update < kFarEpoch && header.clean <= 1 && header.deferred <= 1) {
+    if (header.update % 2 == 1 - best && header.clean <= 1 && header.deferred <= 1) {
       if (!valid[1 - best]) note("journal header " + std::to_string(2 - best), "written again", true);
       return true;
     }

@@ -244,6 +244,11 @@ Status verify_journal_header(const JournalHeader& header, std::uint64_t ring_byt
     return fail(EBADMSG, "journal header: checksum is wrong");
   if (header.tail_offset >= ring_bytes || header.tail_offset % kRecordAlign != 0)
     return fail(EUCLEAN, "journal header: tail_offset");
+  // Numbers grow by one; those that no file system gets to would wrap around.
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 63;
+  if (header.tail_sequence == 0 || header.tail_sequence >= kMost) return fail(EUCLEAN, "journal header: tail_sequence");
+  if (header.update == 0 || header.update >= kMost) return fail(EUCLEAN, "journal header: update");
+  if (header.epoch >= kMost) return fail(EUCLEAN, "journal header: epoch");
   return {};
 }
 

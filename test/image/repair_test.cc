@@ -104,7 +104,7 @@ void round(const SeedImage& seed_image, std::uint64_t seed, Counts& counts) {
     world.unlink("new file");
     world.unmount();
   }
-  CHECK(text_of(must(check_volume(members, {.zeros = true, .progress = {}}))).empty());
+  CHECK(text_of(must(check_volume(members, {.zeros = true, .progress = {}}))) == "");
 }
 
 }  // namespace
