@@ -210,7 +210,10 @@ Status BTree::remove_at(Transaction& t, media::TreeRoot& root, Path path) {
     node.remove(path.back().slot);
     const bool is_root = path.size() == 1;
     // The reclaim tree keeps an empty root: freeing it would queue it in itself, and so on for ever.
-    if (node.count() == 0 && is_root && kind_ == media::TreeKind::kReclaim) return {};
+    if (node.count() == 0 && is_root && kind_ == media::TreeKind::kReclaim) {
+      node.initialise(kind_, 0);  // of a damaged tree it may have been the parent of one leaf
+      return {};
+    }
     if (node.count() == 0) {
       free_node(t, root, buffer);
       if (is_root) {
@@ -248,6 +251,9 @@ Result<bool> BTree::merge_with_neighbour(Transaction& t, media::TreeRoot& root, 
     const std::size_t right_slot = with_right ? parent_step.slot + 1 : parent_step.slot;
     PLUMB_ASSIGN(BufferRef left_buffer, node(parent.child(right_slot - 1), parent.level()));
     PLUMB_ASSIGN(BufferRef right_buffer, node(parent.child(right_slot), parent.level()));
+    if (left_buffer == right_buffer)
+      return fail(EUCLEAN, "block " + std::to_string(left_buffer->block.value) + ": two slots of a node lead to it",
+                  left_buffer->block.value * block_size);
     const std::size_t together = node_view(left_buffer->bytes.get(), block_size).live_bytes() +
                                  node_view(right_buffer->bytes.get(), block_size).live_bytes();
     if (together > self.capacity()) continue;

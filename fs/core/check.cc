@@ -127,7 +127,7 @@ void Checker::walk() {
 
 void Checker::replay_journal() {
   const media::Superblock& sb = superblock_.media();
-  Journal journal(device_, sb.journal_start, sb.journal_bytes);
+  Journal journal(device_, media::journal_geometry(sb));
   const auto recovery = journal.replay_into(
       [this](std::uint64_t home, std::span<const std::byte> bytes) { return image_.overlay(home, bytes); });
   if (recovery) {

@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "fs/core/writeback.h"
-#include "fs/media/verify.h"
 
 namespace plumb {
 namespace {
@@ -31,11 +30,12 @@ JournalHeader sealed(JournalHeader header) {
 
 }  // namespace
 
-Journal::Journal(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t length_bytes)
+Journal::Journal(pmem::Device& device, const media::JournalGeometry& geometry)
     : device_(device),
-      start_(start_bytes),
-      ring_start_(start_bytes + media::kJournalRingOffset),
-      ring_bytes_((length_bytes - media::kJournalRingOffset) / media::kRecordAlign * media::kRecordAlign) {}
+      geometry_(geometry),
+      start_(geometry.start_bytes),
+      ring_start_(start_ + media::kJournalRingOffset),
+      ring_bytes_((geometry.length_bytes - media::kJournalRingOffset) / media::kRecordAlign * media::kRecordAlign) {}
 
 Status Journal::format(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t epoch) {
   PLUMB_TRY(device.zero(start_bytes, media::kJournalRingOffset + media::kRecordAlign));
@@ -146,10 +146,7 @@ Status Journal::apply_record(std::span<const std::byte> record, const Apply& app
     const std::uint64_t length = range.length_bytes;
     const std::uint64_t home = range.home_offset;
     if (record.size() - at < round_up(length, 8)) return fail(EUCLEAN, "journal: range longer than its record");
-    const bool in_journal = home + length > start_ && home < ring_start_ + ring_bytes_;
-    if (home < media::kReservedHeadBytes || home > device_.size_bytes() || length > device_.size_bytes() - home ||
-        in_journal)
-      return fail(EUCLEAN, "journal: range outside the metadata");
+    PLUMB_TRY(media::verify_redo_range(geometry_, home, length));
     PLUMB_TRY(apply(home, record.subspan(at, length)));
     at += round_up(length, 8);
   }
@@ -194,7 +191,8 @@ Result<Journal::Recovery> Journal::recover() {
   tail_seed_ = head_seed_;
   PLUMB_TRY(write_header(false));
   homed_sequence_ = head_sequence_ - 1;
-  published_sequence_ = head_sequence_ - 1;
+  publish(head_offset_, head_sequence_ - 1);
+  MutexLock force_lock(force_mutex_);
   durable_sequence_ = head_sequence_ - 1;
   durable_offset_ = head_offset_;
   return recovery;
@@ -258,11 +256,16 @@ Status Journal::put_pad() {
   // Not drained: the record behind it is, and without it nobody needs the pad.
   head_seed_ = header.crc;
   live_.push_back({head_sequence_, head_offset_, 0});
-  MutexLock lock(position_mutex_);
-  head_offset_ = 0;
-  published_sequence_ = head_sequence_;
-  head_sequence_ = head_sequence_ + 1;
+  publish(0, head_sequence_);
   return {};
+}
+
+void Journal::publish(std::uint64_t offset, std::uint64_t sequence) {
+  MutexLock lock(position_mutex_);
+  head_offset_ = offset;
+  published_offset_ = offset;
+  published_sequence_ = sequence;
+  head_sequence_ = sequence + 1;
 }
 
 Result<Sequence> Journal::append(std::span<const RedoRange> ranges) {
@@ -307,10 +310,7 @@ Result<Sequence> Journal::append(std::span<const RedoRange> ranges) {
   head_seed_ = header.crc;
   counters_.records.fetch_add(1, std::memory_order_relaxed);
   counters_.bytes.fetch_add(length, std::memory_order_relaxed);
-  MutexLock lock(position_mutex_);
-  head_offset_ = (head_offset_ + length) % ring_bytes_;
-  published_sequence_ = sequence.value;
-  head_sequence_ = sequence.value + 1;
+  publish((head_offset_ + length) % ring_bytes_, sequence.value);
   return sequence;
 }
 
@@ -335,7 +335,7 @@ Status Journal::force(Sequence sequence) {
   std::uint64_t published = 0;
   {
     MutexLock lock(position_mutex_);
-    to = head_offset_;
+    to = published_offset_;
     published = published_sequence_;
   }
   counters_.forces.fetch_add(1, std::memory_order_relaxed);

@@ -30,6 +30,7 @@
 #include "fs/core/mutex.h"
 #include "fs/core/types.h"
 #include "fs/media/layout.h"
+#include "fs/media/verify.h"
 #include "pmem/device.h"
 #include "pmem/dirty_ranges.h"
 #include "pmem/result.h"
@@ -50,7 +51,7 @@ class Journal {
     bool was_deferred = false;  // the mount before this one deferred the writeback of data
   };
 
-  Journal(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t length_bytes);
+  Journal(pmem::Device& device, const media::JournalGeometry& geometry);
 
   /// mkfs: two headers, clean, an empty ring. Not drained.
   [[nodiscard]] static Status format(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t epoch);
@@ -108,21 +109,25 @@ class Journal {
   [[nodiscard]] Status flush_ring(std::uint64_t from, std::uint64_t to);
   [[nodiscard]] Status make_room(std::uint64_t length_bytes);
   [[nodiscard]] Status put_pad();
+  /// The head is now at `offset`, behind the record `sequence`.
+  void publish(std::uint64_t offset, std::uint64_t sequence);
   [[nodiscard]] Status home_live_records();
   Status failure(Status status);
   [[nodiscard]] std::uint64_t used_bytes() const;
 
   pmem::Device& device_;
+  const media::JournalGeometry geometry_;
   const std::uint64_t start_;
   const std::uint64_t ring_start_;
   const std::uint64_t ring_bytes_;
 
-  // Writer state, under the transaction lock. head_offset_ is read by force().
+  // Writer state, under the transaction lock.
   bool deferred_ = false;
   std::uint64_t epoch_ = 0;
   std::uint64_t header_update_ = 0;
   bool header_damaged_ = false;  // one of them, or they were not written in turn
   std::atomic<std::uint64_t> head_sequence_{1};
+  std::uint64_t head_offset_ = 0;
   std::uint32_t head_seed_ = 0;
   std::uint64_t tail_offset_ = 0;
   std::atomic<std::uint64_t> tail_sequence_{1};
@@ -132,8 +137,8 @@ class Journal {
   std::atomic<std::uint64_t> homed_sequence_{0};
   pmem::DirtyRanges home_dirty_;  // stored to homes, not yet durable
 
-  Mutex position_mutex_;  // head offset and sequence as one
-  std::uint64_t head_offset_ PLUMB_GUARDED_BY(position_mutex_) = 0;
+  Mutex position_mutex_;  // for force(): how far the writer has come, offset and sequence as one
+  std::uint64_t published_offset_ PLUMB_GUARDED_BY(position_mutex_) = 0;
   std::uint64_t published_sequence_ PLUMB_GUARDED_BY(position_mutex_) = 0;
 
   Mutex force_mutex_;  // one msync of the log at a time

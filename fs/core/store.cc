@@ -64,8 +64,7 @@ Store::Store(const Superblock& superblock, bool read_only)
       read_only_(read_only),
       buffers_(superblock.device(DeviceRole::kMain), superblock.block_size(), superblock.blocks(DeviceRole::kMain),
                superblock.media().state_block),
-      journal_(superblock.device(DeviceRole::kMain), superblock.media().journal_start,
-               superblock.media().journal_bytes),
+      journal_(superblock.device(DeviceRole::kMain), media::journal_geometry(superblock.media())),
       zeros_(std::make_unique<std::byte[]>(kZeroBytes)) {
   for (const DeviceRole role : roles()) allocators_[index_of(role)] = make_allocator(superblock_, role);
 }

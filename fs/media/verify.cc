@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "pmem/crc32c.h"
 
@@ -198,8 +200,11 @@ Status verify_node(std::span<const std::byte> block, std::uint64_t number, TreeK
     return fail(EUCLEAN, where + ": node heap_begin or count");
   if (header.level > 0 && header.count == 0) return fail(EUCLEAN, where + ": interior node without children");
   const std::size_t least = least_record(kind, header.level);
+  const std::size_t most = (block.size() - sizeof header) / 3 - sizeof(NodeSlot);
   std::uint64_t previous = 0;
   std::size_t live = 0;
+  std::vector<std::pair<std::size_t, std::size_t>> places;  // of the records: begin, end
+  places.reserve(header.count);
   for (std::size_t i = 0; i < header.count; ++i) {
     NodeSlot slot;
     std::memcpy(&slot, block.data() + sizeof header + i * sizeof slot, sizeof slot);
@@ -209,10 +214,16 @@ Status verify_node(std::span<const std::byte> block, std::uint64_t number, TreeK
     previous = slot.key;
     if (offset < header.heap_begin || offset > block.size() || length < least || length > block.size() - offset)
       return fail(EUCLEAN, where + ": node record outside the heap");
+    if (length > most) return fail(EUCLEAN, where + ": node record longer than a third of a node");
     live += length;
+    places.emplace_back(offset, offset + length);
     if (header.level == 0) PLUMB_TRY(verify_record(kind, block.subspan(offset, length), where));
   }
   if (live + header.dead_bytes != block.size() - header.heap_begin) return fail(EUCLEAN, where + ": node dead_bytes");
+  // A store into one of two that overlap would change the other, which nobody would verify again.
+  std::sort(places.begin(), places.end());
+  for (std::size_t i = 1; i < places.size(); ++i)
+    if (places[i].first < places[i - 1].second) return fail(EUCLEAN, where + ": node records overlap");
   return {};
 }
 
@@ -235,6 +246,27 @@ Status verify_inode(const Inode& inode, std::uint64_t number) {
   if (type == S_IFLNK && (inode.size_bytes == 0 || inode.size_bytes > 4095 ||
                           (inode.inline_target != 0 && inode.size_bytes > kInlineBytes)))
     return fail(EUCLEAN, where + ": size_bytes of a symlink");
+  return {};
+}
+
+JournalGeometry journal_geometry(const Superblock& superblock) {
+  JournalGeometry geometry;
+  geometry.start_bytes = superblock.journal_start;
+  geometry.length_bytes = superblock.journal_bytes;
+  geometry.block_size_bytes = superblock.block_size_bytes;
+  geometry.first_home_bytes = superblock.state_block * std::uint64_t{superblock.block_size_bytes};
+  geometry.end_bytes = superblock.devices[0].size_bytes;
+  return geometry;
+}
+
+Status verify_redo_range(const JournalGeometry& journal, std::uint64_t home_offset_bytes, std::uint64_t length_bytes) {
+  const std::uint64_t block = home_offset_bytes / journal.block_size_bytes * journal.block_size_bytes;
+  if (length_bytes == 0 || length_bytes > journal.block_size_bytes - (home_offset_bytes - block))
+    return fail(EUCLEAN, "journal record: length_bytes: a range that is not within one block");
+  const bool in_journal =
+      block + journal.block_size_bytes > journal.start_bytes && block < journal.start_bytes + journal.length_bytes;
+  if (block < journal.first_home_bytes || block >= journal.end_bytes || in_journal)
+    return fail(EUCLEAN, "journal record: home_offset: not in a metadata block");
   return {};
 }
 

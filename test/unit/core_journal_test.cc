@@ -22,6 +22,7 @@ constexpr std::uint64_t kStart = 1u << 20;
 constexpr std::uint64_t kLength = media::kJournalRingOffset + (64u << 10);
 constexpr std::uint64_t kHomes = media::kReservedHeadBytes;  // words of 8 bytes that records change
 constexpr std::uint64_t kHomeWords = 512;
+constexpr media::JournalGeometry kGeometry{kStart, kLength, 4096, kHomes, kSize};
 
 // Homes as they should be, and records that change them.
 class Log {
@@ -34,7 +35,7 @@ class Log {
   void replace_device(std::unique_ptr<pmem::CrashDevice> device) { device_ = std::move(device); }
 
   Journal::Recovery open() {
-    journal_ = std::make_unique<Journal>(*device_, kStart, kLength);
+    journal_ = std::make_unique<Journal>(*device_, kGeometry);
     return must(journal_->recover());
   }
   Journal& journal() { return *journal_; }
@@ -212,7 +213,7 @@ TEST_CASE("journal: one header torn is nothing, both is an error", "[core][journ
   (void)log.open();
   log.check_homes();
   for (std::uint64_t i = 0; i < 2; ++i) change_byte(log.device(), kStart + i * media::kJournalHeaderStride + 16);
-  Journal journal(log.device(), kStart, kLength);
+  Journal journal(log.device(), kGeometry);
   const auto result = journal.recover();
   CHECK((code_of(result) == EBADMSG || code_of(result) == EUCLEAN));
 }
@@ -235,7 +236,7 @@ TEST_CASE("journal: reading without a store", "[core][journal][recovery]") {
   log.append(0, 6, 1);
   log.append(6, 6, 2);
   const std::size_t events = log.device().event_count();
-  Journal journal(log.device(), kStart, kLength);
+  Journal journal(log.device(), kGeometry);
   std::map<std::uint64_t, std::size_t> seen;
   const auto recovery = journal.replay_into([&](std::uint64_t home, std::span<const std::byte> bytes) -> Status {
     seen[home] = bytes.size();
@@ -288,7 +289,7 @@ TEST_CASE("journal: crash at every event leaves all acknowledged records", "[cor
     const std::uint64_t least = marks == 0 ? before : promised[marks - 1];
     explorer.for_each_image(point, limits, [&](const pmem::CrashImage& image) {
       pmem::CrashDevice after(image, {.kind = kind});
-      Journal journal(after, kStart, kLength);
+      Journal journal(after, kGeometry);
       INFO(image.description());
       REQUIRE(journal.recover());
       std::uint64_t values[2] = {};

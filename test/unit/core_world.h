@@ -11,7 +11,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -23,10 +22,19 @@
 
 namespace plumb::test {
 
+/// Of the caller; std::source_location, which clang has from version 16 on.
+struct SourceLocation {
+  const char* file = "";
+  int line = 0;
+  static constexpr SourceLocation current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+};
+
 template <typename T>
-T must(Result<T> result, std::source_location where = std::source_location::current()) {
+T must(Result<T> result, SourceLocation where = SourceLocation::current()) {
   if (!result) {
-    throw std::runtime_error(std::string(where.file_name()) + ":" + std::to_string(where.line()) + ": " +
+    throw std::runtime_error(std::string(where.file) + ":" + std::to_string(where.line) + ": " +
                              result.error().message());
   }
   if constexpr (!std::is_void_v<T>) return std::move(*result);
@@ -75,12 +83,12 @@ inline std::string pattern(char letter, std::size_t length, std::uint64_t offset
 class World {
  public:
   explicit World(const Members& members, const MountOptions& options = quiet_mount(),
-                 std::source_location where = std::source_location::current())
+                 SourceLocation where = SourceLocation::current())
       : volume_(must(Volume::mount(members, options), where)) {}
 
   [[nodiscard]] Volume& volume() { return *volume_; }
   Volume* operator->() { return volume_.get(); }
-  void unmount(std::source_location where = std::source_location::current()) {
+  void unmount(SourceLocation where = SourceLocation::current()) {
     must(volume_->unmount(), where);
     volume_.reset();
   }
@@ -88,7 +96,7 @@ class World {
   void die() { volume_.reset(); }
 
   // --- names ---
-  [[nodiscard]] InodeRef find(std::string_view path, std::source_location where = std::source_location::current()) {
+  [[nodiscard]] InodeRef find(std::string_view path, SourceLocation where = SourceLocation::current()) {
     InodeRef inode = volume_->root();
     while (!path.empty()) {
       const std::size_t slash = std::min(path.find('/'), path.size());
@@ -102,7 +110,7 @@ class World {
     return volume_->lookup(*parent, name).has_value();
   }
   InodeRef make(std::string_view path, std::uint32_t mode, std::string_view target = {}, std::uint64_t rdev = 0,
-                std::source_location where = std::source_location::current()) {
+                SourceLocation where = SourceLocation::current()) {
     const auto [parent, name] = split(path);
     CreateRequest request;
     request.mode = mode;
@@ -110,26 +118,25 @@ class World {
     request.rdev = rdev;
     return must(volume_->create(*parent, name, request), where).inode;
   }
-  InodeRef create(std::string_view path, std::source_location where = std::source_location::current()) {
+  InodeRef create(std::string_view path, SourceLocation where = SourceLocation::current()) {
     return make(path, S_IFREG | 0644, {}, 0, where);
   }
-  InodeRef mkdir(std::string_view path, std::source_location where = std::source_location::current()) {
+  InodeRef mkdir(std::string_view path, SourceLocation where = SourceLocation::current()) {
     return make(path, S_IFDIR | 0755, {}, 0, where);
   }
-  InodeRef symlink(std::string_view path, std::string_view target,
-                   std::source_location where = std::source_location::current()) {
+  InodeRef symlink(std::string_view path, std::string_view target, SourceLocation where = SourceLocation::current()) {
     return make(path, S_IFLNK | 0777, target, 0, where);
   }
-  void link(std::string_view from, std::string_view to, std::source_location where = std::source_location::current()) {
+  void link(std::string_view from, std::string_view to, SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(from, where);
     const auto [parent, name] = split(to);
     must(volume_->link(*inode, *parent, name), where);
   }
-  void unlink(std::string_view path, std::source_location where = std::source_location::current()) {
+  void unlink(std::string_view path, SourceLocation where = SourceLocation::current()) {
     const auto [parent, name] = split(path);
     must(volume_->unlink(*parent, name), where);
   }
-  void rmdir(std::string_view path, std::source_location where = std::source_location::current()) {
+  void rmdir(std::string_view path, SourceLocation where = SourceLocation::current()) {
     const auto [parent, name] = split(path);
     must(volume_->rmdir(*parent, name), where);
   }
@@ -139,7 +146,7 @@ class World {
     return volume_->rename(*from_parent, from_name, *to_parent, to_name, flags, Caller{});
   }
   void rename(std::string_view from, std::string_view to, RenameFlags flags = {},
-              std::source_location where = std::source_location::current()) {
+              SourceLocation where = SourceLocation::current()) {
     must(try_rename(from, to, flags), where);
   }
   std::vector<std::string> names(std::string_view path = {}) {
@@ -154,7 +161,7 @@ class World {
 
   // --- data ---
   std::unique_ptr<FileHandle> open(std::string_view path, int flags = O_RDWR,
-                                   std::source_location where = std::source_location::current()) {
+                                   SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     return must(volume_->open(*inode, flags), where);
   }
@@ -163,11 +170,11 @@ class World {
     return volume_->write(handle, offset, std::span(&piece, 1), Caller{.uid = 0, .gid = 0, .may_keep_setid = true});
   }
   void write(FileHandle& handle, std::uint64_t offset, std::string_view bytes,
-             std::source_location where = std::source_location::current()) {
+             SourceLocation where = SourceLocation::current()) {
     if (must(try_write(handle, offset, bytes), where) != bytes.size()) throw std::runtime_error("short write");
   }
   void write(std::string_view path, std::uint64_t offset, std::string_view bytes,
-             std::source_location where = std::source_location::current()) {
+             SourceLocation where = SourceLocation::current()) {
     const auto handle = open(path, O_RDWR, where);
     write(*handle, offset, bytes, where);
   }
@@ -186,28 +193,26 @@ class World {
     return volume_->allocate(*handle, mode, offset, length, Caller{.uid = 0, .gid = 0, .may_keep_setid = true});
   }
   void allocate(std::string_view path, int mode, std::uint64_t offset, std::uint64_t length,
-                std::source_location where = std::source_location::current()) {
+                SourceLocation where = SourceLocation::current()) {
     must(try_allocate(path, mode, offset, length), where);
   }
-  void truncate(std::string_view path, std::uint64_t size,
-                std::source_location where = std::source_location::current()) {
+  void truncate(std::string_view path, std::uint64_t size, SourceLocation where = SourceLocation::current()) {
     SetAttributes set;
     set.size_bytes = size;
     change(path, set, where);
   }
   void fsync(std::string_view path, FsyncMode mode = FsyncMode::kFull,
-             std::source_location where = std::source_location::current()) {
+             SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     must(volume_->fsync_inode(*inode, mode), where);
   }
 
   // --- attributes ---
-  Attributes stat(std::string_view path, std::source_location where = std::source_location::current()) {
+  Attributes stat(std::string_view path, SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     return volume_->attributes(*inode);
   }
-  void change(std::string_view path, const SetAttributes& set,
-              std::source_location where = std::source_location::current()) {
+  void change(std::string_view path, const SetAttributes& set, SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     must(volume_->set_attributes(*inode, set, Caller{.uid = 0, .gid = 0, .may_keep_setid = true}), where);
   }
@@ -216,21 +221,19 @@ class World {
     return volume_->set_xattr(*inode, name, value, flags, Caller{});
   }
   void set_xattr(std::string_view path, std::string_view name, std::string_view value,
-                 std::source_location where = std::source_location::current()) {
+                 SourceLocation where = SourceLocation::current()) {
     must(try_set_xattr(path, name, value), where);
   }
   std::string get_xattr(std::string_view path, std::string_view name,
-                        std::source_location where = std::source_location::current()) {
+                        SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     return must(volume_->get_xattr(*inode, name), where);
   }
-  void remove_xattr(std::string_view path, std::string_view name,
-                    std::source_location where = std::source_location::current()) {
+  void remove_xattr(std::string_view path, std::string_view name, SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     must(volume_->remove_xattr(*inode, name), where);
   }
-  void set_flags(std::string_view path, std::uint32_t flags,
-                 std::source_location where = std::source_location::current()) {
+  void set_flags(std::string_view path, std::uint32_t flags, SourceLocation where = SourceLocation::current()) {
     const InodeRef inode = find(path, where);
     must(volume_->set_flags(*inode, flags), where);
   }
