@@ -93,7 +93,7 @@ bool Journal::header_is_behind(std::span<const FoundRecord> newest) {
 // A header that is damaged, rather than torn, may be the one that counted: then mounting with the other one would undo
 // what has been committed since.
 Status Journal::refuse_old_header() {
-  if (!header_damaged_) return {};
+  if (!header_damaged_ || headers_trusted_) return {};
   Journal other(device_, start_, media::kJournalRingOffset + ring_bytes_);
   if (!other.header_is_behind(newest_records(device_, ring_start_, ring_bytes_))) return {};
   return fail(EUCLEAN,

@@ -67,6 +67,9 @@ class Journal {
   /// was written, because that happens before the first record behind it. What the other header says is out of date.
   [[nodiscard]] bool header_is_behind(std::span<const FoundRecord> newest);
 
+  /// Before recover(): the caller has looked, and goes by the headers as they are.
+  void trust_headers() { headers_trusted_ = true; }
+
   /// Largest record payload a transaction may have (a quarter of the ring).
   [[nodiscard]] std::uint64_t max_record_bytes() const { return ring_bytes_ / 4; }
   [[nodiscard]] static std::uint64_t record_bytes(std::span<const RedoRange> ranges);
@@ -125,6 +128,7 @@ class Journal {
   bool deferred_ = false;
   std::uint64_t epoch_ = 0;
   std::uint64_t header_update_ = 0;
+  bool headers_trusted_ = false;
   bool header_damaged_ = false;  // one of them, or they were not written in turn
   std::atomic<std::uint64_t> head_sequence_{1};
   std::uint64_t head_offset_ = 0;

@@ -417,6 +417,7 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
     return report;
   }
   Journal journal(members.main, superblock.media().journal_start, superblock.media().journal_bytes);
+  journal.trust_headers();
   const auto recovered = repairer::recover(journal, superblock, options, report);
   if (!recovered && options.preen && recovered.error().code == EUCLEAN) {
     report.needs_more = true;
