@@ -94,7 +94,7 @@ bool Journal::header_is_behind(std::span<const FoundRecord> newest) {
 // what has been committed since.
 Status Journal::refuse_old_header() {
   if (!header_damaged_ || headers_trusted_) return {};
-  Journal other(device_, start_, media::kJournalRingOffset + ring_bytes_);
+  Journal other(device_, geometry_);
   if (!other.header_is_behind(newest_records(device_, ring_start_, ring_bytes_))) return {};
   return fail(EUCLEAN,
               "journal: the newer header is damaged, and the other one does not know the latest records; "

@@ -416,7 +416,7 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
     report.needs_more = true;
     return report;
   }
-  Journal journal(members.main, superblock.media().journal_start, superblock.media().journal_bytes);
+  Journal journal(members.main, media::journal_geometry(superblock.media()));
   journal.trust_headers();
   const auto recovered = repairer::recover(journal, superblock, options, report);
   if (!recovered && options.preen && recovered.error().code == EUCLEAN) {

@@ -21,7 +21,7 @@ constexpr std::uint64_t kFarEpoch = std::uint64_t{1} << 62;
 
 // Calls f(home offset, bytes) for the ranges of a record, as far as they are sane.
 template <typename F>
-void for_ranges(std::span<const std::byte> record, std::uint64_t device_bytes, const F& f) {
+void for_ranges(std::span<const std::byte> record, const media::JournalGeometry& geometry, const F& f) {
   media::RecordHeader header;
   if (record.size() < sizeof header) return;
   std::memcpy(&header, record.data(), sizeof header);
@@ -36,8 +36,7 @@ void for_ranges(std::span<const std::byte> record, std::uint64_t device_bytes, c
     const std::uint64_t padded = (length + 7) / 8 * 8;
     if (record.size() - at < padded) return;
     const std::uint64_t home = range.home_offset;
-    if (home >= media::kReservedHeadBytes && home < device_bytes && length <= device_bytes - home)
-      f(home, record.subspan(at, length));
+    if (media::verify_redo_range(geometry, home, length)) f(home, record.subspan(at, length));
     at += padded;
   }
 }
@@ -76,7 +75,7 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     return device.persist(offset, sizeof header);
   };
   const std::vector<FoundRecord> row = newest_records(device, ring_start, ring_bytes);
-  if (!Journal(device, media.journal_start, media.journal_bytes).header_is_behind(row) && (valid[0] || valid[1])) {
+  if (!Journal(device, media::journal_geometry(media)).header_is_behind(row) && (valid[0] || valid[1])) {
     const std::size_t best = valid[1] && (!valid[0] || headers[1].update > headers[0].update) ? 1 : 0;
     media::JournalHeader& header = headers[best];
     // What counts is believed. Recovery and the end of the repair write one header each, so both are whole then.
@@ -100,7 +99,7 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     Planner planner(superblock, options, ignored, kFarSequence);
     std::vector<std::vector<std::uint64_t>> homes(row.size());
     for (std::size_t i = 0; i < row.size(); ++i)
-      for_ranges(load_record(device, ring_start, row[i]), superblock.entry(DeviceRole::kMain).size_bytes,
+      for_ranges(load_record(device, ring_start, row[i]), media::journal_geometry(media),
                  [&](std::uint64_t home, std::span<const std::byte> bytes) {
                    homes[i].push_back(home / superblock.block_size());
                    (void)planner.image().overlay(home, bytes);
