@@ -177,7 +177,8 @@ void Checker::check_journal_headers() {
   if (status[0] && status[1]) {
     const bool in_turn = headers[0].update + 1 == headers[1].update || headers[1].update + 1 == headers[0].update;
     if (!in_turn)
-      findings_.add("journal header 2", "update does not follow that of the other header", sb.journal_start);
+      findings_.add("journal header 2", "update does not follow that of the other header",
+                    sb.journal_start + media::kJournalHeaderStride);
   }
 }
 
@@ -292,22 +293,22 @@ void Checker::check_reclaim() {
     std::memcpy(&record, bytes.data(), sizeof record);
     const std::uint64_t block = media::number_of_key(key);
     const auto bad = [&](const char* what) {
-      findings_.add("reclaim tree", "entry of block " + std::to_string(block) + ": " + what);
+      findings_.add("reclaim tree", "entry of block " + std::to_string(block) + ": " + what, trees_.leaf_offset());
     };
     const std::size_t device = media::device_of_key(key);
     if (device >= superblock_.device_count()) return bad("of a device that is no member");
     if (record.kind > static_cast<std::uint8_t>(media::ReclaimKind::kMetadata)) bad("unknown kind");
     if (device != 0 && record.kind != static_cast<std::uint8_t>(media::ReclaimKind::kData))
       bad("metadata on a device that holds none");
-    all_owners_[device]->claim(block, record.length_blocks, {Owner::Kind::kReclaimEntry});
+    all_owners_[device]->claim(block, record.length_blocks, {Owner::Kind::kReclaimEntry, 0, trees_.leaf_offset()});
   };
-  trees_.read(state_.reclaim, media::TreeKind::kReclaim, {Owner::Kind::kReclaimTree}, visit);
+  trees_.read(state_.reclaim, media::TreeKind::kReclaim, {Owner::Kind::kReclaimTree, 0, state_offset()}, visit);
 }
 
 void Checker::check_bad_blocks() {
   if (state_.bad_blocks.block == 0 && state_.bad_blocks.nodes == 0) return;
   findings_.add("bad block tree", "is not empty; this version keeps none");
-  trees_.read(state_.bad_blocks, media::TreeKind::kBadBlocks, {Owner::Kind::kBadBlockTree},
+  trees_.read(state_.bad_blocks, media::TreeKind::kBadBlocks, {Owner::Kind::kBadBlockTree, 0, state_offset()},
               [](std::uint64_t, std::span<const std::byte>) {});
 }
 

@@ -120,7 +120,8 @@ void BlockOwners::load_bitmap() {
   for_bit_runs(
       0, data_start_, [this](std::uint64_t i) { return ~bits_[i]; },
       [this](std::uint64_t start, std::uint64_t end) {
-        if (is_known({start, end})) findings_.add(name(start, end), "free in the bitmap, but below the data area");
+        if (is_known({start, end}))
+          findings_.add(name(start, end), "free in the bitmap, but below the data area", offset_of(start));
       });
   mark_claimed({0, data_start_});
 }
@@ -148,15 +149,19 @@ void BlockOwners::mark_claimed(Run run) {
 
 bool BlockOwners::claim(std::uint64_t start, std::uint64_t length, Owner owner) {
   if (start % unit_ != 0 || length % unit_ != 0) {
-    findings_.add(owner.object(), owner.part() + "block " + std::to_string(start) + ", " + std::to_string(length) +
-                                      " long, is no whole number of realtime extents");
+    findings_.add(owner.object(),
+                  owner.part() + "block " + std::to_string(start) + ", " + std::to_string(length) +
+                      " long, is no whole number of realtime extents",
+                  owner.offset_bytes);
     return false;
   }
   start /= unit_;
   length /= unit_;
   if (length == 0 || start < data_start_ || start >= blocks_ || length > blocks_ - start) {
-    findings_.add(owner.object(), owner.part() + name(start, start + 1) + ", " + std::to_string(length) +
-                                      " long, does not lie in the data area");
+    findings_.add(
+        owner.object(),
+        owner.part() + name(start, start + 1) + ", " + std::to_string(length) + " long, does not lie in the data area",
+        owner.offset_bytes);
     return false;
   }
   // Claims of one owner for each block fit in once. Far more of them is damage beyond description, and would take

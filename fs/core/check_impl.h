@@ -45,6 +45,7 @@ struct Owner {
   };
   Kind kind = Kind::kData;
   std::uint64_t number = 0;
+  std::uint64_t offset_bytes = Error::kNoOffset;  // of what refers to the block, on the main device
 
   [[nodiscard]] std::string object() const;  // "inode 17", "inode table": what a problem is about
   [[nodiscard]] std::string part() const;    // "extent tree: ", or nothing where the object says it all
@@ -173,6 +174,9 @@ class TreeReader {
   using Visit = absl::FunctionRef<void(std::uint64_t key, std::span<const std::byte> record)>;
   bool read(const media::TreeRoot& root, media::TreeKind kind, Owner owner, Visit visit);
 
+  /// Where the leaf lies whose records are being visited.
+  [[nodiscard]] std::uint64_t leaf_offset() const { return leaf_offset_; }
+
   /// Reads a value chain of `length_bytes`. `blocks` counts what it has. False if it is not whole. `value` may be null.
   bool read_chain(std::uint64_t first_block, std::uint64_t length_bytes, Owner owner, std::uint64_t& blocks,
                   std::string* value);
@@ -187,6 +191,7 @@ class TreeReader {
   };
   struct Place {
     std::uint64_t block = 0;
+    std::uint64_t parent = 0;  // block of the node above
     std::size_t depth = 0;
     int parent_level = 0;
     std::uint64_t lowest = 0, highest = 0;  // keys that may be below
@@ -202,6 +207,7 @@ class TreeReader {
   const std::function<void()> on_unread_;
   std::array<std::vector<std::byte>, 17> levels_;  // a node of each depth
   std::vector<std::byte> chain_block_;
+  std::uint64_t leaf_offset_ = Error::kNoOffset;
 };
 
 /// The names of one hash in a row: finds a name that comes twice.
@@ -241,6 +247,7 @@ class Checker {
   };
   struct InodeBlock {
     std::uint64_t index = 0, block = 0;
+    std::uint64_t leaf_offset = 0;  // of the node that names it
   };
   struct ExtentSum {
     std::uint64_t end = 0, blocks = 0;
@@ -288,6 +295,8 @@ class Checker {
   void note_unread();
   [[nodiscard]] InodeInfo* find_inode(std::uint64_t number);
   [[nodiscard]] std::uint64_t number_of(std::size_t id) const;
+  [[nodiscard]] std::uint64_t place_of(std::uint64_t number) const;  // byte on the main device, or kNoOffset
+  [[nodiscard]] std::uint64_t state_offset() const { return superblock_.media().state_block * image_.block_size(); }
 
   pmem::Device& device_;
   const Superblock& superblock_;
@@ -309,6 +318,7 @@ class Checker {
   NameRun names_;
   std::uint64_t used_ = 0, used_directories_ = 0, used_files_ = 0;
   std::uint64_t inode_offset_ = 0;                       // of the inode being checked
+  std::uint64_t extents_offset_ = 0;                     // of its extents: the inode, or a leaf
   std::array<bool, media::kMaxDevices> mark_is_sane_{};  // zeroed_upto
   bool table_complete_ = true;                           // every inode is known
   bool names_complete_ = true;                           // every name is known

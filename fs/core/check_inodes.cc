@@ -31,17 +31,17 @@ void Checker::bad_inode(const media::Inode& inode, std::string what) {
 
 void Checker::read_inode_table() {
   inode_blocks_.clear();
-  const Owner owner{Owner::Kind::kInodeTable};
+  const Owner owner{Owner::Kind::kInodeTable, 0, state_offset()};
   const auto add = [this](std::uint64_t index, std::span<const std::byte> record) {
     media::Le64 block;
     std::memcpy(&block, record.data(), sizeof block);
     if (index > kMostIndex) {
-      findings_.add("inode table", "index " + std::to_string(index) + " out of range");
+      findings_.add("inode table", "index " + std::to_string(index) + " out of range", trees_.leaf_offset());
       table_complete_ = false;
       note_unread();
       return;
     }
-    inode_blocks_.push_back({index, block});
+    inode_blocks_.push_back({index, block, trees_.leaf_offset()});
   };
   if (!trees_.read(state_.inode_table, media::TreeKind::kInodeTable, owner, add)) table_complete_ = false;
   inodes_.assign(inode_blocks_.size() * superblock_.inodes_per_block(), InodeInfo{});
@@ -58,7 +58,7 @@ void Checker::read_inode_blocks() {
 
 void Checker::read_slots(const InodeBlock& where, std::size_t first_id) {
   const std::size_t per_block = superblock_.inodes_per_block();
-  const Owner owner{Owner::Kind::kInodeBlock, where.index};
+  const Owner owner{Owner::Kind::kInodeBlock, where.index, where.leaf_offset};
   std::vector<std::byte>& bytes = inode_block_;
   bytes.resize(image_.block_size());
   bool readable = owners_.claim(where.block, 1, owner);
@@ -167,16 +167,19 @@ void Checker::check_regular(const media::Inode& inode) {
     for (std::size_t i = 0; i < inode.inline_extents; ++i) {
       media::InlineExtent entry;
       std::memcpy(&entry, inode.inline_data.data() + i * sizeof entry, sizeof entry);
+      extents_offset_ = inode_offset_;
       check_extent(inode, entry.file_block, entry.extent, sum);
     }
   } else {
     if (inode.inline_extents != 0) bad_inode(inode, "has an extent tree and inline extents");
-    complete = trees_.read(inode.data, media::TreeKind::kExtents, {Owner::Kind::kExtentTree, inode.number},
-                           [&](std::uint64_t key, std::span<const std::byte> bytes) {
-                             media::ExtentRecord record;
-                             std::memcpy(&record, bytes.data(), sizeof record);
-                             check_extent(inode, key, record, sum);
-                           });
+    complete =
+        trees_.read(inode.data, media::TreeKind::kExtents, {Owner::Kind::kExtentTree, inode.number, inode_offset_},
+                    [&](std::uint64_t key, std::span<const std::byte> bytes) {
+                      media::ExtentRecord record;
+                      std::memcpy(&record, bytes.data(), sizeof record);
+                      extents_offset_ = trees_.leaf_offset();
+                      check_extent(inode, key, record, sum);
+                    });
   }
   if (complete && sum.blocks != inode.blocks)
     bad_inode(inode, "blocks is " + std::to_string(inode.blocks) + ", its extents have " + std::to_string(sum.blocks));
@@ -188,16 +191,16 @@ void Checker::check_extent(const media::Inode& inode, std::uint64_t file_block, 
   const std::uint64_t length = record.length_blocks;
   const std::uint64_t last = kMaxFileSize / superblock_.block_size();
   const std::string name = "extent at file block " + std::to_string(file_block) + ": ";
+  const auto bad = [&](const char* what) { findings_.add(inode_name(inode.number), name + what, extents_offset_); };
   if (length == 0 || file_block > last || length > last + 1 - file_block)
-    return bad_inode(inode, name + "empty, or beyond the largest file");
-  if (file_block < sum.end) bad_inode(inode, name + "overlaps the one before, or is out of order");
-  if (record.flags != 0) bad_inode(inode, name + "flags are not 0");
+    return bad("empty, or beyond the largest file");
+  if (file_block < sum.end) bad("overlaps the one before, or is out of order");
+  if (record.flags != 0) bad("flags are not 0");
   sum.end = std::max(sum.end, file_block + length);
   sum.blocks += length;
   BlockOwners& owners = *all_owners_[index_of(superblock_.data_role(inode.flags))];
-  if (file_block % owners.unit_blocks() != 0)
-    bad_inode(inode, name + "does not begin at a realtime extent of the file");
-  owners.claim(record.device_block, length, {Owner::Kind::kData, inode.number});
+  if (file_block % owners.unit_blocks() != 0) bad("does not begin at a realtime extent of the file");
+  owners.claim(record.device_block, length, {Owner::Kind::kData, inode.number, extents_offset_});
 }
 
 void Checker::check_symlink(const media::Inode& inode) {
@@ -206,7 +209,7 @@ void Checker::check_symlink(const media::Inode& inode) {
     if (inode.data.block != 0 || inode.data.nodes != 0) bad_inode(inode, "has an inline target and a value chain");
     return;
   }
-  const Owner owner{Owner::Kind::kTarget, inode.number};
+  const Owner owner{Owner::Kind::kTarget, inode.number, inode_offset_};
   std::uint64_t blocks = 0;
   if (trees_.read_chain(inode.data.block, inode.size_bytes, owner, blocks, nullptr) && blocks != inode.data.nodes)
     bad_inode(inode, "data.nodes is " + std::to_string(inode.data.nodes) + ", its target has " +
@@ -224,7 +227,7 @@ void Checker::check_xattrs(const media::Inode& inode) {
   names_.clear();
   std::uint64_t chain_blocks = 0;
   const bool complete = trees_.read(
-      inode.xattrs, media::TreeKind::kXattrs, {Owner::Kind::kXattrTree, inode.number},
+      inode.xattrs, media::TreeKind::kXattrs, {Owner::Kind::kXattrTree, inode.number, inode_offset_},
       [&](std::uint64_t key, std::span<const std::byte> record) { chain_blocks += check_xattr(inode, key, record); });
   if (complete && chain_blocks != inode.chain_blocks)
     bad_inode(inode, "chain_blocks is " + std::to_string(inode.chain_blocks) + ", its xattrs have " +
@@ -237,7 +240,9 @@ std::uint64_t Checker::check_xattr(const media::Inode& inode, std::uint64_t key,
   std::memcpy(&header, record.data(), sizeof header);
   const auto* text = reinterpret_cast<const char*>(record.data()) + sizeof header;
   const std::string_view name(text, header.name_length);
-  const auto bad = [&](const std::string& what) { bad_inode(inode, "xattr " + quoted(name) + ": " + what); };
+  const auto bad = [&](const std::string& what) {
+    findings_.add(inode_name(inode.number), "xattr " + quoted(name) + ": " + what, trees_.leaf_offset());
+  };
   const std::uint64_t first = name_key(superblock_.media().hash_seed, name);
   if (key < first || key >= first + kKeysPerName) bad("its key is not that of its name");
   if (!names_.add(key, name)) bad("is there twice");
@@ -248,7 +253,8 @@ std::uint64_t Checker::check_xattr(const media::Inode& inode, std::uint64_t key,
   if ((header.flags & media::kXattrInChain) == 0) {
     if (header.chain != 0) bad("chain is set, but the value lies in the record");
     if (is_acl) value.assign(text + name.size(), record.size() - sizeof header - name.size());
-  } else if (!trees_.read_chain(header.chain, header.value_length, {Owner::Kind::kXattrValue, inode.number}, blocks,
+  } else if (!trees_.read_chain(header.chain, header.value_length,
+                                {Owner::Kind::kXattrValue, inode.number, trees_.leaf_offset()}, blocks,
                                 is_acl ? &value : nullptr)) {
     return blocks;
   }

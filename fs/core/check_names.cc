@@ -47,6 +47,14 @@ std::uint64_t Checker::number_of(std::size_t id) const {
   return inode_blocks_[id / per_block].index * per_block + id % per_block;
 }
 
+std::uint64_t Checker::place_of(std::uint64_t number) const {
+  const std::size_t per_block = superblock_.inodes_per_block();
+  const auto it = std::lower_bound(inode_blocks_.begin(), inode_blocks_.end(), number / per_block,
+                                   [](const InodeBlock& block, std::uint64_t i) { return block.index < i; });
+  if (it == inode_blocks_.end() || it->index != number / per_block) return Error::kNoOffset;
+  return it->block * image_.block_size() + number % per_block * media::kInodeBytes;
+}
+
 Checker::InodeInfo* Checker::find_inode(std::uint64_t number) {
   const std::size_t per_block = superblock_.inodes_per_block();
   const std::uint64_t index = number / per_block;
@@ -70,18 +78,20 @@ void Checker::read_directories() {
     const DirectoryToRead& directory = directories_[i];
     names_.clear();
     std::uint64_t entries = 0;
-    const bool complete =
-        trees_.read(directory.entries, media::TreeKind::kDirectory, {Owner::Kind::kDirectory, directory.number},
-                    [&](std::uint64_t key, std::span<const std::byte> record) {
-                      ++entries;
-                      read_entry(directory, key, record);
-                    });
+    const bool complete = trees_.read(directory.entries, media::TreeKind::kDirectory,
+                                      {Owner::Kind::kDirectory, directory.number, place_of(directory.number)},
+                                      [&](std::uint64_t key, std::span<const std::byte> record) {
+                                        ++entries;
+                                        read_entry(directory, key, record);
+                                      });
     if (!complete) {
       names_complete_ = false;
       if (InodeInfo* info = find_inode(directory.number)) info->partly_read = true;
     } else if (entries != directory.size) {
-      findings_.add(inode_name(directory.number), "directory: has " + std::to_string(entries) +
-                                                      " entries, size_bytes says " + std::to_string(directory.size));
+      findings_.add(
+          inode_name(directory.number),
+          "directory: has " + std::to_string(entries) + " entries, size_bytes says " + std::to_string(directory.size),
+          place_of(directory.number));
     }
   }
 }
@@ -92,7 +102,7 @@ void Checker::read_entry(const DirectoryToRead& directory, std::uint64_t key, st
   std::memcpy(&header, record.data(), sizeof header);
   const std::string_view name(reinterpret_cast<const char*>(record.data()) + sizeof header, header.name_length);
   const auto bad = [&](const std::string& what) {
-    findings_.add(inode_name(directory.number), "directory: entry " + quoted(name) + ": " + what);
+    findings_.add(inode_name(directory.number), "directory: entry " + quoted(name) + ": " + what, trees_.leaf_offset());
   };
   const std::uint64_t first = name_key(superblock_.media().hash_seed, name);
   if (key < first || key >= first + kKeysPerName) bad("its key is not that of its name");
@@ -112,8 +122,10 @@ void Checker::read_entry(const DirectoryToRead& directory, std::uint64_t key, st
   if (type != DT_DIR) return;
   ++parent->subdirectories;
   if (info->type == DT_DIR && info->parent != directory.number)
-    findings_.add(inode_name(number), "its parent is inode " + std::to_string(info->parent) + ", but inode " +
-                                          std::to_string(directory.number) + " has the entry " + quoted(name));
+    findings_.add(inode_name(number),
+                  "its parent is inode " + std::to_string(info->parent) + ", but inode " +
+                      std::to_string(directory.number) + " has the entry " + quoted(name),
+                  place_of(number));
 }
 
 // ---- orphans ----
@@ -122,28 +134,32 @@ void Checker::check_orphan_list() {
   absl::flat_hash_set<std::uint64_t> seen;
   bool whole = true;
   std::string from = "orphan_head";
+  std::uint64_t from_offset = state_offset();
   for (std::uint64_t number = state_.orphan_head; number != 0;) {
     const auto it = orphans_.find(number);
     if (it == orphans_.end()) {
       whole = false;
       const InodeInfo* info = find_inode(number);
       if (info == nullptr && table_complete_)
-        findings_.add("orphan list", from + " leads to inode " + std::to_string(number) + ", which is not in use");
+        findings_.add("orphan list", from + " leads to inode " + std::to_string(number) + ", which is not in use",
+                      from_offset);
       else if (info != nullptr && info->type != kDamaged)
-        findings_.add(inode_name(number), "is on the orphan list, but on_orphan_list is 0");
+        findings_.add(inode_name(number), "is on the orphan list, but on_orphan_list is 0", place_of(number));
       break;
     }
     if (!seen.insert(number).second) {
       whole = false;
-      findings_.add("orphan list", from + " leads back to inode " + std::to_string(number));
+      findings_.add("orphan list", from + " leads back to inode " + std::to_string(number), from_offset);
       break;
     }
     from = inode_name(number);
+    from_offset = place_of(number);
     number = it->second;
   }
   if (!whole) return;  // the rest of the list is unknown
   for (const auto& [number, next] : orphans_)
-    if (!seen.contains(number)) findings_.add(inode_name(number), "on_orphan_list is 1, but it is not on the list");
+    if (!seen.contains(number))
+      findings_.add(inode_name(number), "on_orphan_list is 1, but it is not on the list", place_of(number));
 }
 
 // ---- links ----
@@ -161,7 +177,7 @@ void Checker::check_links() {
   if (root == nullptr) {
     if (table_complete_) findings_.add(inode_name(kRootInode.value), "there is no root directory");
   } else if (root->type != DT_DIR && root->type != kDamaged) {
-    findings_.add(inode_name(kRootInode.value), "the root is not a directory");
+    findings_.add(inode_name(kRootInode.value), "the root is not a directory", place_of(kRootInode.value));
   }
 }
 
@@ -174,22 +190,27 @@ void Checker::check_links_of(std::uint64_t number, const InodeInfo& info, std::u
     return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
   };
   if (info.names > expected) {
-    findings_.add(inode_name(number), "has " + count(info.names, "name") + " where " + count(expected, "name") +
-                                          (expected == 1 ? " is" : " are") + " right");
+    findings_.add(inode_name(number),
+                  "has " + count(info.names, "name") + " where " + count(expected, "name") +
+                      (expected == 1 ? " is" : " are") + " right",
+                  place_of(number));
   } else if (info.names < expected) {
     if (!names_complete_ || !table_complete_)
       ++unnamed;
     else if (info.names == 0)
-      findings_.add(inode_name(number), "unreachable: no directory names it");
+      findings_.add(inode_name(number), "unreachable: no directory names it", place_of(number));
     else
       findings_.add(inode_name(number),
-                    "links is " + std::to_string(info.links) + ", but it has " + count(info.names, "name"));
+                    "links is " + std::to_string(info.links) + ", but it has " + count(info.names, "name"),
+                    place_of(number));
   }
   if (!directory || info.partly_read || info.links == 0) return;
   if (info.links != 2 + std::uint64_t{info.subdirectories})
-    findings_.add(inode_name(number), "links is " + std::to_string(info.links) + ", but the directory has " +
-                                          std::to_string(info.subdirectories) +
-                                          (info.subdirectories == 1 ? " subdirectory" : " subdirectories"));
+    findings_.add(inode_name(number),
+                  "links is " + std::to_string(info.links) + ", but the directory has " +
+                      std::to_string(info.subdirectories) +
+                      (info.subdirectories == 1 ? " subdirectory" : " subdirectories"),
+                  place_of(number));
 }
 
 // With one entry for each directory and parents that agree with it, what is not connected to the root is a circle.
@@ -202,7 +223,8 @@ void Checker::check_connected() {
     for (std::size_t at = id; inodes_[at].type == DT_DIR && state[at] != kDone;) {
       if (state[at] == kOnPath) {
         if (inodes_[at].links != 0)
-          findings_.add(inode_name(number_of(at)), "directory: its parents lead back to itself, not to the root");
+          findings_.add(inode_name(number_of(at)), "directory: its parents lead back to itself, not to the root",
+                        place_of(number_of(at)));
         break;
       }
       state[at] = kOnPath;

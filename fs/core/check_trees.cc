@@ -84,17 +84,21 @@ void TreeReader::complain(Walk& walk, std::uint64_t block, const std::string& wh
 bool TreeReader::read(const media::TreeRoot& root, media::TreeKind kind, Owner owner, Visit visit) {
   Walk walk{kind, owner, visit};
   if (root.block != 0) {
-    read_node(walk, {root.block, 0, kAboveRoot, 0, ~std::uint64_t{0}});
+    read_node(walk, {root.block, 0, 0, kAboveRoot, 0, ~std::uint64_t{0}});
     if (!walk.complete) on_unread_();
   }
   if (walk.complete && walk.nodes != root.nodes)
-    findings_.add(owner.object(), owner.part() + "has " + std::to_string(walk.nodes) + " nodes, its root says " +
-                                      std::to_string(root.nodes));
+    findings_.add(
+        owner.object(),
+        owner.part() + "has " + std::to_string(walk.nodes) + " nodes, its root says " + std::to_string(root.nodes),
+        owner.offset_bytes);
   return walk.complete;
 }
 
 void TreeReader::read_node(Walk& walk, const Place& place) {
-  if (!owners_.claim(place.block, 1, walk.owner)) {
+  Owner owner = walk.owner;
+  if (place.depth != 0) owner.offset_bytes = place.parent * image_.block_size();
+  if (!owners_.claim(place.block, 1, owner)) {
     walk.complete = false;
     return;
   }
@@ -111,12 +115,13 @@ void TreeReader::read_node(Walk& walk, const Place& place) {
   ++walk.nodes;
   const Node node = node_view(bytes.data(), bytes.size());
   if (node.level() == 0) {
+    leaf_offset_ = place.block * image_.block_size();
     for (std::size_t i = 0; i < node.count(); ++i) walk.visit(node.key(i), node.record(i));
     return;
   }
   // The first child takes everything below the second key: the first key is not looked at (fs/FORMAT.md, "Trees").
   for (std::size_t i = 0; i < node.count(); ++i) {
-    Place below{node.child(i), place.depth + 1, node.level(), place.lowest, place.highest};
+    Place below{node.child(i), place.block, place.depth + 1, node.level(), place.lowest, place.highest};
     if (i > 0) below.lowest = node.key(i);
     if (i + 1 < node.count()) below.highest = node.key(i + 1) - 1;
     read_node(walk, below);
@@ -161,7 +166,7 @@ bool TreeReader::read_chain(std::uint64_t first_block, std::uint64_t length_byte
                             std::string* value) {
   const std::uint64_t room = image_.block_size() - sizeof(media::ValueHeader);
   const auto bad = [&](std::uint64_t block, const std::string& what) {
-    findings_.add(owner.object(), owner.part() + what, block * image_.block_size());
+    findings_.add(owner.object(), owner.part() + what, block == 0 ? owner.offset_bytes : block * image_.block_size());
     on_unread_();
     return false;
   };
