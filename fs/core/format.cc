@@ -266,9 +266,7 @@ Status Volume::format(const Members& members, const FormatOptions& options) {
   PLUMB_TRY(write_bitmap(device, sb, 0, main.data_start + 2));
   PLUMB_TRY(write_root(device, sb, inode_block, table_leaf, options.realtime_inherit ? kInodeRtInherit : 0));
   // Epochs of an earlier file system on this device must not come again: start where its records are not.
-  std::uint64_t epoch = 0;
-  std::memcpy(&epoch, sb.uuid.data(), sizeof epoch);
-  PLUMB_TRY(Journal::format(device, sb.journal_start, (epoch >> 2) + 1));
+  PLUMB_TRY(Journal::format(device, sb.journal_start, EpochRange::of(sb.uuid).first));
   // Everything the superblock promises is durable before it is there.
   PLUMB_TRY(device.drain());
   return Superblock::write(device, sb);

@@ -95,7 +95,9 @@ bool Journal::header_is_behind(std::span<const FoundRecord> newest) {
 Status Journal::refuse_old_header() {
   if (!header_damaged_ || headers_trusted_) return {};
   Journal other(device_, geometry_);
-  if (!other.header_is_behind(newest_records(device_, ring_start_, ring_bytes_))) return {};
+  // A mount writes headers of its own epoch, so the damaged one has this epoch or the next.
+  const EpochRange epochs{epoch_, epoch_ + 1};
+  if (!other.header_is_behind(newest_records(device_, ring_start_, ring_bytes_, epochs))) return {};
   return fail(EUCLEAN,
               "journal: the newer header is damaged, and the other one does not know the latest records; "
               "fsck.plumbfs -y finds them",

@@ -1,5 +1,6 @@
 #include "fs/core/journal_search.h"
 
+#include <cstring>
 #include <optional>
 #include <span>
 #include <utility>
@@ -52,15 +53,22 @@ bool follows(const Found& next, const Found& before) {
 
 }  // namespace
 
-std::vector<FoundRecord> newest_records(const pmem::Device& device, std::uint64_t ring_start,
-                                        std::uint64_t ring_bytes) {
+EpochRange EpochRange::of(const media::Uuid& uuid) {
+  std::uint64_t value = 0;
+  std::memcpy(&value, uuid.data(), sizeof value);
+  const std::uint64_t first = (value >> 2) + 1;
+  return {first, first + kMounts - 1};
+}
+
+std::vector<FoundRecord> newest_records(const pmem::Device& device, std::uint64_t ring_start, std::uint64_t ring_bytes,
+                                        EpochRange epochs) {
   const Ring ring(device, ring_start, ring_bytes);
   std::vector<Found> best;
   absl::flat_hash_set<std::uint64_t> seen;  // offsets of records in a row
   for (std::uint64_t offset = 0; offset < ring.bytes(); offset += media::kRecordAlign) {
     if (seen.contains(offset)) continue;
     const auto first = ring.at(offset);
-    if (!first) continue;
+    if (!first || first->header.epoch < epochs.first || first->header.epoch > epochs.last) continue;
     std::vector<Found> row;
     // The first record of a file system has the seed that mkfs wrote.
     if (first->header.sequence == 1 && ring.proves(*first, 0)) row.push_back(*first);

@@ -20,8 +20,17 @@ struct FoundRecord {
   std::uint32_t seed = 0;  // of its checksum
 };
 
-/// The newest row of records that prove each other, oldest first; pads are among them. Reads the whole ring.
+/// Epochs that a file system may have: mkfs starts at the first, which it makes from the uuid, so that the records of
+/// an earlier file system on the device, which stay in the ring, are of none of these.
+struct EpochRange {
+  std::uint64_t first = 0, last = 0;
+  static constexpr std::uint64_t kMounts = std::uint64_t{1} << 32;
+  [[nodiscard]] static EpochRange of(const media::Uuid& uuid);
+};
+
+/// The newest row of records of these epochs that prove each other, oldest first; pads are among them. Reads the whole
+/// ring.
 [[nodiscard]] std::vector<FoundRecord> newest_records(const pmem::Device& device, std::uint64_t ring_start,
-                                                      std::uint64_t ring_bytes);
+                                                      std::uint64_t ring_bytes, EpochRange epochs);
 
 }  // namespace plumb

@@ -15,9 +15,9 @@
 namespace plumb::repairer {
 namespace {
 
-// Beyond every sequence number and epoch that a file system gets to by itself.
+// Beyond every sequence number and count of mounts that a file system gets to by itself.
 constexpr std::uint64_t kFarSequence = std::uint64_t{1} << 40;
-constexpr std::uint64_t kFarEpoch = std::uint64_t{1} << 62;
+constexpr std::uint64_t kFarMounts = EpochRange::kMounts / 2;
 
 // Calls f(home offset, bytes) for the ranges of a record, as far as they are sane.
 template <typename F>
@@ -74,7 +74,7 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
     // Durable before the other header changes, or recovery goes by it: at every instant one of them is this one.
     return device.persist(offset, sizeof header);
   };
-  const std::vector<FoundRecord> row = newest_records(device, ring_start, ring_bytes);
+  const std::vector<FoundRecord> row = newest_records(device, ring_start, ring_bytes, EpochRange::of(media.uuid));
   if (!Journal(device, media::journal_geometry(media)).header_is_behind(row) && (valid[0] || valid[1])) {
     const std::size_t best = valid[1] && (!valid[0] || headers[1].update > headers[0].update) ? 1 : 0;
     media::JournalHeader& header = headers[best];
@@ -114,7 +114,7 @@ Result<bool> mend_journal(const Superblock& superblock, const RepairOptions& opt
   header.magic = media::kJournalMagic;
   header.deferred = 1;  // nobody knows
   if (row.empty()) {
-    header.epoch = kFarEpoch;
+    header.epoch = EpochRange::of(media.uuid).first + kFarMounts;
     header.tail_sequence = kFarSequence;
   } else if (tail < row.size()) {
     header.epoch = row[tail].header.epoch;
