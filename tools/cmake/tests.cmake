@@ -50,6 +50,9 @@ plumb_program(plumb_bench test/bench DEPENDS plumb_core)
 plumb_program(plumb_concurrency_tests test/concurrency DEPENDS plumb_test_support
               Catch2::Catch2WithMain)
 
+# The fuzz targets: with any compiler the checked-in corpus is run through them; with clang they are fuzzed.
+plumb_layer(plumb_fuzz_targets test/fuzz DEPENDS plumb_fuse)
+plumb_catch_program(plumb_fuzz_corpus test/fuzz/replay LABEL fuzz_corpus DEPENDS plumb_fuzz_targets)
 if(PLUMBFS_FUZZ)
-  plumb_single_file_programs(test/fuzz fuzz_ DEPENDS plumb_test_support -fsanitize=fuzzer)
+  plumb_program(plumb_fuzz test/fuzz ONLY "/main\\.cc$" DEPENDS plumb_fuzz_targets -fsanitize=fuzzer)
 endif()
