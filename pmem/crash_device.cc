@@ -16,7 +16,7 @@ namespace plumb::pmem {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
-constexpr std::size_t kArenaChunkBytes = std::size_t{1} << 20;
+constexpr std::size_t kArenaChunkBytes = std::size_t{64} << 10;
 
 std::uint32_t this_thread_number() {
   static std::atomic<std::uint32_t> next{0};
@@ -59,19 +59,19 @@ CrashDevice::CrashDevice(std::uint64_t size_bytes, CrashDeviceOptions options)
     : CrashDevice(CrashImage(std::make_shared<ImageBase>(size_bytes), nullptr, {}, "zeros"), std::move(options)) {}
 
 CrashDevice::CrashDevice(CrashImage image, CrashDeviceOptions options)
-    : clock_(options.clock ? std::move(options.clock) : std::make_shared<CrashClock>()), initial_(std::move(image)) {
+    : clock_(options.clock ? std::move(options.clock) : std::make_shared<CrashClock>()),
+      initial_(std::move(image)),
+      working_(initial_) {
   assert(initial_.size_bytes() % kPageBytes == 0);
   install_sigbus_handler();
   info_.path = std::move(options.name);
   info_.kind = options.kind;
   info_.type = "crash test double";
   info_.size_bytes = initial_.size_bytes();
-  base_ = initial_.map_copy();
+  base_ = working_.data();
 }
 
-CrashDevice::~CrashDevice() {
-  munmap(base_, info_.size_bytes);
-}
+CrashDevice::~CrashDevice() = default;
 
 // --- recording ----------------------------------------------------------------------------------
 
@@ -126,6 +126,7 @@ Status CrashDevice::record_store(CrashEvent::Type type, std::uint64_t offset_byt
   const Verdict verdict = next_call(stores_);
   PLUMB_TRY(injected_error(verdict, "a store", offset_bytes));
   std::byte* destination = base_ + offset_bytes;
+  working_.note_change(offset_bytes, bytes.size());
   const Fault fault = run_guarded({destination, bytes.size()}, [&] {
     if (type == CrashEvent::Type::kZero) {
       std::memset(destination, 0, bytes.size());
@@ -242,7 +243,7 @@ CrashImage CrashDevice::current_image() const {
     const std::byte* page = base_ + at;
     static_cast<void>(run_guarded({page, kPageBytes}, [&] {
       const bool has_data = std::any_of(page, page + kPageBytes, [](std::byte b) { return b != std::byte{0}; });
-      if (has_data) std::memcpy(copy->data() + at, page, kPageBytes);
+      if (has_data) copy->write(at, {page, kPageBytes});
     }));
   }
   return CrashImage(std::move(copy), nullptr, {}, "contents after " + std::to_string(events_.size()) + " events");
@@ -296,11 +297,12 @@ void CrashDevice::poison(std::uint64_t offset_bytes, std::uint64_t length_bytes)
   const std::uint64_t begin = offset_bytes / kPageBytes * kPageBytes;
   const std::uint64_t end = (offset_bytes + length_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
   // Pages beyond the end of a file: touching them is SIGBUS, as touching poison is.
-  const ImageBase nothing(kPageBytes);
-  void* address = mmap(base_ + begin, end - begin, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, nothing.fd(),
-                       static_cast<off_t>(kPageBytes));
+  const int nothing = memfd_create("plumb-poison", MFD_CLOEXEC);
+  void* address = mmap(base_ + begin, end - begin, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, nothing, 0);
   assert(address != MAP_FAILED);
   static_cast<void>(address);
+  close(nothing);
+  working_.note_other_mapping();
 }
 
 std::uint64_t CrashDevice::store_calls() const {

@@ -162,6 +162,7 @@ class CrashDevice final : public Device {
 
   std::shared_ptr<CrashClock> clock_;
   CrashImage initial_;
+  ImageCopy working_;  // base_
   mutable Mutex mutex_;
   std::deque<CrashEvent> events_ PLUMB_GUARDED_BY(mutex_);
   std::deque<std::vector<std::byte>> words_ PLUMB_GUARDED_BY(mutex_);  // arena of events_

@@ -1,12 +1,12 @@
 // The bytes of a device after a crash: a shared base and a few patches.
 //
-// Crash tests make thousands of images that differ from each other in some words. An image therefore costs its patches
-// only: the base is a memfd that all images of a moment share, and opening an image maps it copy-on-write
-// (MAP_PRIVATE).
+// Crash tests make millions of images that differ from each other in some words. An image therefore costs its patches
+// only: all images of a moment share a base. Opening an image (ImageCopy) costs the pages that are not what the last
+// user of the same memory left, and neither a mapping nor page faults.
 //
-// Invariants: a base does not change while an image or a mapping refers to it. CrashImage keeps its base alive.
+// Invariants: a base does not change while an image refers to it. CrashImage keeps its base alive.
 //
-// Thread safety: const functions from any thread. Running out of memory or descriptors ends the program: these are
+// Thread safety: const functions from any thread, and ImageCopy. Running out of memory ends the program: these are
 // tests.
 #pragma once
 
@@ -21,30 +21,34 @@
 
 namespace plumb::pmem {
 
-/// Writable bytes in a memfd, zero at first. Copies keep holes.
+/// Bytes, zero at first. Each page has a number that stands for its content: pages of equal numbers are equal, in
+/// whatever base they are. 0: zeros.
 class ImageBase {
  public:
+  static constexpr std::uint64_t kPageBytes = 4096;
+
+  /// The size is a multiple of kPageBytes.
   explicit ImageBase(std::uint64_t size_bytes);
   ImageBase(const ImageBase&) = delete;
   ImageBase& operator=(const ImageBase&) = delete;
   ~ImageBase();
 
   [[nodiscard]] std::shared_ptr<ImageBase> clone() const;
-  [[nodiscard]] std::byte* data() const { return data_; }
+  void write(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
+  [[nodiscard]] const std::byte* data() const { return data_; }
   [[nodiscard]] std::uint64_t size_bytes() const { return size_bytes_; }
-  [[nodiscard]] int fd() const { return fd_; }
+  [[nodiscard]] std::span<const std::uint64_t> page_numbers() const { return page_numbers_; }
 
  private:
-  int fd_ = -1;
   std::byte* data_ = nullptr;
   std::uint64_t size_bytes_ = 0;
+  std::vector<std::uint64_t> page_numbers_;
 };
 
 /// Bytes to be laid over an image; later ones win.
 class PatchList {
  public:
   void add(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
-  void apply_to(std::byte* image) const;
   /// Lays over `out`, which shows the image from offset_bytes on.
   void apply_to(std::uint64_t offset_bytes, std::span<std::byte> out) const;
   template <typename Function>
@@ -67,6 +71,10 @@ class PatchList {
   std::vector<std::byte> bytes_;
 };
 
+/// What content_hash() of an image changes by (exclusive or) when the bytes at an offset change. Whole aligned words.
+[[nodiscard]] std::uint64_t content_hash_change(std::uint64_t offset_bytes, std::span<const std::byte> before,
+                                                std::span<const std::byte> after);
+
 class CrashImage {
  public:
   /// `common` may be null; `own` lies over it.
@@ -86,11 +94,14 @@ class CrashImage {
   /// For a look at a failing image with the ordinary tools.
   [[nodiscard]] Status write_file(const std::string& path) const;
 
-  /// A private mapping that holds the image; the caller unmaps size_bytes().
-  [[nodiscard]] std::byte* map_copy() const;
   [[nodiscard]] const std::shared_ptr<const ImageBase>& base() const { return base_; }
   void apply_patches(std::uint64_t offset_bytes, std::span<std::byte> out) const;
-  [[nodiscard]] bool has_patches() const;
+  /// Calls function(offset_bytes, bytes) for each; later ones win.
+  template <typename Function>
+  void for_each_patch(const Function& function) const {
+    if (common_ != nullptr) common_->for_each(function);
+    own_.for_each(function);
+  }
   [[nodiscard]] std::size_t patch_hash() const { return own_.hash(); }
   /// Images that one log leads to have the same hash if their bytes are the same, whatever way they came about.
   [[nodiscard]] std::uint64_t content_hash() const { return content_hash_; }
@@ -101,6 +112,28 @@ class CrashImage {
   PatchList own_;
   std::string description_;
   std::uint64_t content_hash_ = 0;
+};
+
+/// Writable memory that begins as an image, taken from a pool for as long as this lives.
+class ImageCopy {
+ public:
+  explicit ImageCopy(const CrashImage& image);
+  ImageCopy(const ImageCopy&) = delete;
+  ImageCopy& operator=(const ImageCopy&) = delete;
+  ~ImageCopy();
+
+  [[nodiscard]] std::byte* data() const;
+  /// Whoever changes bytes says so.
+  void note_change(std::uint64_t offset_bytes, std::uint64_t length_bytes);
+  /// The mapping itself was changed: nobody else gets it.
+  void note_other_mapping() { is_reusable_ = false; }
+
+ private:
+  struct Memory;
+  friend class MemoryPool;
+
+  std::unique_ptr<Memory> memory_;
+  bool is_reusable_ = true;
 };
 
 }  // namespace plumb::pmem

@@ -38,13 +38,6 @@ void subtract(std::vector<ByteRange>& ranges, ByteRange cut) {
   ranges = std::move(rest);
 }
 
-std::uint64_t word_hash(std::uint64_t offset_bytes, std::uint64_t value) {
-  std::uint64_t hash = (offset_bytes + 1) * 0x9E3779B97F4A7C15U ^ value;
-  hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93U;
-  hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93U;
-  return hash ^ hash >> 32;
-}
-
 bool intersects(const PendingStore& store, ByteRange range) {
   return std::any_of(store.ranges.begin(), store.ranges.end(),
                      [range](const ByteRange& r) { return intersection(r, range).length_bytes() != 0; });
@@ -72,16 +65,16 @@ void CrashState::restart() {
   overlay_patches_.reset();
   base_.reset();
   shared_base_ = device_.initial_image().base();
-  if (!device_.initial_image().has_patches()) return;
-  // Later patches of an image lie anywhere in it: take the pages that differ.
-  for (std::uint64_t at = 0; at < device_.size_bytes(); at += kPageBytes) {
-    Page page;
-    std::memcpy(page.data(), shared_base_->data() + at, kPageBytes);
-    device_.initial_image().apply_patches(at, page);
-    if (std::memcmp(page.data(), shared_base_->data() + at, kPageBytes) != 0) {
-      overlay_[at / kPageBytes] = std::make_unique<Page>(page);
+  // Later patches of an image lie anywhere in it: take the pages that they touch.
+  device_.initial_image().for_each_patch([this](std::uint64_t offset, std::span<const std::byte> bytes) {
+    for (std::uint64_t page = offset / kPageBytes; page * kPageBytes < offset + bytes.size(); ++page) {
+      std::unique_ptr<Page>& copy = overlay_[page];
+      if (copy != nullptr) continue;
+      copy = std::make_unique<Page>();
+      std::memcpy(copy->data(), shared_base_->data() + page * kPageBytes, kPageBytes);
+      device_.initial_image().apply_patches(page * kPageBytes, *copy);
     }
-  }
+  });
 }
 
 void CrashState::seek(std::size_t event_index) {
@@ -274,16 +267,14 @@ void CrashState::write_durable(const CrashEvent& event, ByteRange range) {
   }
 }
 
-// Each word counts by exclusive or, so that it can be taken out again.
 std::uint64_t CrashState::hash_change(std::uint64_t offset_bytes, std::span<const std::byte> bytes) const {
   std::uint64_t change = 0;
-  for (std::size_t i = 0; i < bytes.size(); i += kWordUnitBytes) {
-    const std::uint64_t at = offset_bytes + i;
-    std::uint64_t now = 0;
-    std::uint64_t before = 0;
-    std::memcpy(&now, bytes.data() + i, sizeof now);
-    std::memcpy(&before, durable_page(at / kPageBytes) + at % kPageBytes, sizeof before);
-    if (now != before) change ^= word_hash(at, now) ^ word_hash(at, before);
+  for (std::size_t done = 0; done < bytes.size();) {
+    const std::uint64_t at = offset_bytes + done;
+    const std::size_t step = std::min<std::size_t>(bytes.size() - done, kPageBytes - at % kPageBytes);
+    const std::byte* before = durable_page(at / kPageBytes) + at % kPageBytes;
+    change ^= content_hash_change(at, {before, step}, bytes.subspan(done, step));
+    done += step;
   }
   return change;
 }
@@ -295,7 +286,7 @@ void CrashState::write_base_or_overlay(std::uint64_t offset_bytes, std::span<con
   const bool is_alone = base_ != nullptr && base_.use_count() == 2;  // base_ and shared_base_
   const auto it = overlay_.find(page);
   if (is_alone && it == overlay_.end()) {
-    std::memcpy(base_->data() + offset_bytes, bytes.data(), bytes.size());
+    base_->write(offset_bytes, bytes);
     return;
   }
   overlay_patches_.reset();
@@ -316,7 +307,7 @@ void CrashState::fold_overlay() {
   // The last image may have been dropped by another thread: its reads come before our writes.
   std::atomic_thread_fence(std::memory_order_acquire);
   for (const auto& [page, bytes] : overlay_) {
-    std::memcpy(base_->data() + page * kPageBytes, bytes->data(), kPageBytes);
+    base_->write(page * kPageBytes, *bytes);
   }
   overlay_.clear();
   overlay_patches_.reset();

@@ -1,21 +1,16 @@
 #include "test/crash/harness.h"
 
 #include <algorithm>
-#include <catch2/catch_test_macros.hpp>
-#include <catch2/interfaces/catch_interfaces_capture.hpp>
-#include <catch2/reporters/catch_reporter_event_listener.hpp>
-#include <catch2/reporters/catch_reporter_registrars.hpp>
 #include <charconv>
-#include <chrono>
 #include <cstdlib>
 #include <exception>
-#include <iostream>
 #include <random>
 #include <thread>
 #include <unordered_set>
 
 #include "fs/core/check.h"
 #include "test/crash/fixed_clock.h"
+#include "test/crash/recovery_view.h"
 
 namespace plumb::test {
 namespace {
@@ -40,9 +35,10 @@ std::size_t scale() {
   return times;
 }
 
-// One image of a run: what PLUMB_CRASH_REPLAY names.
+// One image of a run, or all of a workload: what PLUMB_CRASH_REPLAY names.
 struct Place {
   std::string setting, workload;
+  bool is_whole_workload = false;
   std::uint64_t tick = 0;
   std::size_t image = 0;  // of those of the tick, from 0
 
@@ -62,19 +58,12 @@ const std::optional<Place>& replayed_place() {
       else
         fields.back() += c;
     }
+    if (fields.size() == 2) return Place{.setting = fields[0], .workload = fields[1], .is_whole_workload = true};
     if (fields.size() != 4) return {};
-    return Place{fields[0], fields[1], std::strtoull(fields[2].c_str(), nullptr, 10),
+    return Place{fields[0], fields[1], false, std::strtoull(fields[2].c_str(), nullptr, 10),
                  std::strtoull(fields[3].c_str(), nullptr, 10)};
   }();
   return place;
-}
-
-std::string replay_line(const Place& place) {
-  std::string line = "replay: PLUMB_CRASH_SEED=";
-  line.append(std::to_string(base_seed())).append(" PLUMBFS_QUICK=").append(is_quick() ? "1" : "0");
-  line.append(" PLUMB_CRASH_STATES=").append(std::to_string(scale()));
-  line.append(" PLUMB_CRASH_REPLAY='").append(place.text()).append("' plumb_crash_tests \"");
-  return line.append(Catch::getResultCapture().getCurrentTestName()).append("\"");
 }
 
 void keep(const MachineImage& image) {
@@ -82,33 +71,6 @@ void keep(const MachineImage& image) {
   if (directory.empty()) return;
   must(image.main.write_file(directory + "/main.img"));
   if (image.realtime) must(image.realtime->write_file(directory + "/realtime.img"));
-}
-
-// Prints what was done, after the last test.
-class Summary : public Catch::EventListenerBase {
- public:
-  using Catch::EventListenerBase::EventListenerBase;
-  void testRunStarting(const Catch::TestRunInfo&) override { start_ = std::chrono::steady_clock::now(); }
-  void testRunEnded(const Catch::TestRunStats&) override {
-    const Totals& t = totals();
-    if (t.images == 0) return;
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    const std::uint64_t all = t.images + t.nested;
-    std::cout << "crash states: " << all << " (" << t.points << " points, " << t.images << " different images and "
-              << t.repeated << " repeated ones, " << t.worked_on << " worked on at length, " << t.nested
-              << " of crashes in recovery), " << static_cast<std::uint64_t>(static_cast<double>(all) / seconds)
-              << " a second; violations: " << t.violations << "; seed " << base_seed() << "\n";
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_;
-};
-CATCH_REGISTER_LISTENER(Summary)
-
-std::uint64_t mixed(std::uint64_t a, std::uint64_t b) {
-  std::uint64_t x = a * 0x9E3779B97F4A7C15U + b;
-  x = (x ^ x >> 31) * 0xD6E8FEB86659FD93U;
-  return x ^ x >> 29;
 }
 
 pmem::ImageLimits limits(const Effort& effort, std::uint64_t tick) {
@@ -183,7 +145,61 @@ void work_a_lot(Actor& world) {
   must(world->run_reclaim());
 }
 
+// Which images of one workload need no second look.
+class Sieve {
+ public:
+  Sieve(const Machine& recorded, const Setting& setting, const Workload& workload) : view_(recorded) {
+    // Images have their hashes relative to where the log began.
+    const std::hash<std::string> hash;
+    base_ = mixed(hash(setting.name), workload.just_before ? hash(workload.name) : 0);
+  }
+
+  bool is_new(const MachineImage& image, const Allowed& allowed) {
+    if (!images_.insert(mixed(image.content_hash(), allowed.number())).second) {
+      ++totals().repeated;
+      return false;
+    }
+    const std::uint64_t hash = view_.hash(image);
+    if (!views_.insert(mixed(hash, allowed.number())).second) {
+      ++totals().pruned;
+      return false;
+    }
+    const bool is_distinct = state_register() ? state_register()(mixed(hash, base_)) : distinct_.insert(hash).second;
+    if (is_distinct) ++totals().distinct;
+    return true;
+  }
+
+ private:
+  RecoveryView view_;
+  std::uint64_t base_ = 0;
+  std::unordered_set<std::uint64_t> images_, views_, distinct_;
+};
+
 }  // namespace
+
+std::uint64_t mixed(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t x = a * 0x9E3779B97F4A7C15U + b;
+  x = (x ^ x >> 31) * 0xD6E8FEB86659FD93U;
+  return x ^ x >> 29;
+}
+
+std::function<bool(std::uint64_t)>& state_register() {
+  static std::function<bool(std::uint64_t)> insert;
+  return insert;
+}
+
+std::string& replay_command() {
+  static std::string command;
+  return command;
+}
+
+std::string replay_line(const std::string& place) {
+  std::string line = "PLUMB_CRASH_SEED=";
+  line.append(std::to_string(base_seed())).append(" PLUMBFS_QUICK=").append(is_quick() ? "1" : "0");
+  line.append(" PLUMB_CRASH_STATES=").append(std::to_string(scale()));
+  line.append(" PLUMB_CRASH_REPLAY='").append(place).append("' ");
+  return line.append(replay_command());
+}
 
 void in_own_thread(const std::function<void()>& work) {
   std::exception_ptr problem;
@@ -203,6 +219,11 @@ Step sync_step() {
 }
 Step fsync_step(const std::string& path) {
   return {.name = "fsync " + path, .run = [path](Actor& a) { a.fsync(path); }, .syncs_file = path};
+}
+Step fdatasync_step(const std::string& path) {
+  return {.name = "fdatasync " + path,
+          .run = [path](Actor& a) { a.fsync(path, FsyncMode::kDataOnly); },
+          .syncs_data_of = path};
 }
 Step reclaim_step() {
   return step("reclaim", [](Actor& a) { must(a->run_reclaim()); });
@@ -308,10 +329,11 @@ std::string Trial::look_at(const MachineImage& image, const Allowed& allowed) co
     return std::string("mount, reading or working: ") + error.what();
   }
   const std::uint64_t lot = mixed(image.content_hash(), base_seed());
-  if (replayed_place() || lot % effort_.work_on_each == 0) {
+  const bool is_replayed = replayed_place() && !replayed_place()->is_whole_workload;
+  if (is_replayed || lot % effort_.work_on_each == 0) {
     if (std::string text = work_on(machine); !text.empty()) return "working on it: " + text;
   }
-  if (replayed_place() || lot % effort_.nested_each == 0) return crash_recovery(image, seen);
+  if (is_replayed || lot % effort_.nested_each == 0) return crash_recovery(image, seen);
   return {};
 }
 
@@ -327,34 +349,17 @@ std::string Trial::work_on(Machine& machine) const {
   return check_text(machine);
 }
 
-// The recovery of an image, crashed at some of its fences: the same state, whatever was torn.
+// The same state, whatever was torn.
 std::string Trial::crash_recovery(const MachineImage& image, const Snapshot& expected) const {
-  Machine recorded(image, setting_.kinds);
-  {
-    Actor world(recorded, setting_);
+  const auto recover = [this](Machine& machine) {
+    Actor world(machine, setting_);
     must(world->run_reclaim());
-  }
-  MachineExplorer explorer(recorded);
-  Effort few = effort_;
-  few.exhaustive_stores = 2;
-  few.systematic = 3;
-  few.random = 1;
-  std::mt19937_64 random(mixed(image.content_hash(), base_seed()));
-  std::string problem;
-  const std::vector<std::uint64_t> points = recorded.crash_points();
-  for (const std::uint64_t point : points) {
-    if (random() % points.size() >= scaled(effort_.nested_points)) continue;
-    explorer.for_each(point, limits(few, point), [&](const MachineImage& again) {
-      ++totals().nested;
-      Machine machine(again, setting_.kinds);
-      problem = check_text(machine);
-      if (problem.empty()) problem = same_after_mount(machine, expected);
-      if (!problem.empty()) problem = again.description() + ": " + problem;
-      return problem.empty();
-    });
-    if (!problem.empty()) return "crashed again in recovery, " + problem;
-  }
-  return {};
+  };
+  const std::string problem = crash_during(recover, image, setting_, effort_, [&](Machine& machine) {
+    std::string text = check_text(machine);
+    return text.empty() ? same_after_mount(machine, expected) : text;
+  });
+  return problem.empty() ? problem : "crashed again in recovery, " + problem;
 }
 
 std::string Trial::same_after_mount(Machine& machine, const Snapshot& expected) const {
@@ -369,24 +374,56 @@ std::string Trial::same_after_mount(Machine& machine, const Snapshot& expected) 
   }
 }
 
+std::string crash_during(const Subject& subject, const MachineImage& image, const Setting& setting,
+                         const Effort& effort, const Judge& judge) {
+  Machine recorded(image, setting.kinds);
+  try {
+    subject(recorded);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  MachineExplorer explorer(recorded);
+  Effort few = effort;
+  few.exhaustive_stores = 2;
+  few.systematic = 3;
+  few.random = 1;
+  std::mt19937_64 random(mixed(image.content_hash(), base_seed()));
+  std::string problem;
+  const std::vector<std::uint64_t> points = recorded.crash_points();
+  for (const std::uint64_t point : points) {
+    if (random() % points.size() >= scaled(effort.nested_points)) continue;
+    explorer.for_each(point, limits(few, point), [&](const MachineImage& again) {
+      ++totals().nested;
+      Machine machine(again, setting.kinds);
+      problem = judge(machine);
+      if (!problem.empty()) problem = again.description() + ": " + problem;
+      return problem.empty();
+    });
+    if (!problem.empty()) return problem;
+  }
+  return {};
+}
+
 // --- all images of a workload -------------------------------------------------------------------
 
 std::string crash_everywhere(const MachineImage& base, const Setting& setting, const Workload& workload,
                              const Effort& effort) {
-  Place place{setting.name, workload.name};
-  const std::optional<Place>& replayed = replayed_place();
-  if (replayed && (replayed->setting != place.setting || replayed->workload != place.workload)) return {};
+  Place place{.setting = setting.name, .workload = workload.name};
+  const Place* replayed = replayed_place() ? &*replayed_place() : nullptr;
+  if (replayed != nullptr && (replayed->setting != place.setting || replayed->workload != place.workload)) return {};
+  if (replayed != nullptr && replayed->is_whole_workload) replayed = nullptr;
   Machine machine(base, setting.kinds);
   const Recording recording = record(machine, setting, workload);
   const Trial trial(setting, workload, recording, effort);
   std::vector<std::uint64_t> points = machine.crash_points();
-  if (!effort.crashes_mount) std::erase_if(points, [&](std::uint64_t tick) { return tick < recording.begun.front(); });
+  const std::uint64_t begin = recording.begun[workload.from_step];
+  if (!effort.crashes_mount) std::erase_if(points, [&](std::uint64_t tick) { return tick < begin; });
   std::mt19937_64 random(base_seed());
-  std::unordered_set<std::uint64_t> seen;
+  Sieve sieve(machine, setting, workload);
   MachineExplorer images(machine);
   for (const std::uint64_t tick : points) {
     const bool is_left_out = random() % points.size() >= scaled(effort.most_points);
-    if (replayed ? replayed->tick != tick : is_left_out) continue;
+    if (replayed != nullptr ? replayed->tick != tick : is_left_out) continue;
     ++totals().points;
     place.tick = tick;
     place.image = 0;
@@ -394,10 +431,7 @@ std::string crash_everywhere(const MachineImage& base, const Setting& setting, c
     std::string problem;
     images.for_each(tick, limits(effort, tick), [&](const MachineImage& image) {
       const std::size_t number = place.image++;
-      if (replayed ? replayed->image != number : !seen.insert(mixed(image.content_hash(), allowed.number())).second) {
-        ++totals().repeated;
-        return true;
-      }
+      if (replayed != nullptr ? replayed->image != number : !sieve.is_new(image, allowed)) return true;
       problem = trial.look_at(image, allowed);
       if (problem.empty()) return true;
       keep(image);
@@ -409,7 +443,7 @@ std::string crash_everywhere(const MachineImage& base, const Setting& setting, c
     ++totals().violations;
     std::string text = place.setting;
     text.append(", ").append(workload.name).append(", ").append(allowed.moment());
-    return text.append("\n    ").append(problem).append("\n    ").append(replay_line(place));
+    return text.append("\n    ").append(problem).append("\n    ").append("replay: ").append(replay_line(place.text()));
   }
   return {};
 }

@@ -7,13 +7,14 @@
 //   - go on working: a file is created, written, read, renamed and deleted; for a sample every kind of change, reclaim,
 //     unmount, and check clean;
 //   - show the same after a crash in its recovery (a sample).
-// An image that was seen at a moment that allows the same is not tried again.
+// An image that was seen at a moment that allows the same is not tried again, nor one that recovery cannot tell from
+// it.
 //
 // Everything is determined by the seed, which is printed at the end and with each violation, together with a line that
 // makes the same image again.
 //   PLUMB_CRASH_SEED=N       takes that seed
 //   PLUMB_CRASH_STATES=N     makes about N times as many images (default 1); PLUMBFS_QUICK=1 a small part of them
-//   PLUMB_CRASH_REPLAY=...   only that image
+//   PLUMB_CRASH_REPLAY=...   only that image, or that workload
 //   PLUMB_CRASH_KEEP=DIR     writes the devices of a violating image to files there
 //
 // Thread safety: none; one exploration at a time.
@@ -42,7 +43,9 @@ class Actor : public World {
     return *(handles_[name] = World::open(path, flags));
   }
   FileHandle& handle(const std::string& name) { return *handles_.at(name); }
+  [[nodiscard]] bool has_handle(const std::string& name) const { return handles_.contains(name); }
   InodeRef& inode(const std::string& name) { return inodes_[name]; }
+  [[nodiscard]] bool has_inode(const std::string& name) const { return inodes_.contains(name); }
   /// What is open, whether it has a name or not.
   [[nodiscard]] std::vector<InodeRef> held() const {
     std::vector<InodeRef> all;
@@ -76,6 +79,7 @@ class Actor : public World {
 }
 [[nodiscard]] Step sync_step();
 [[nodiscard]] Step fsync_step(const std::string& path);
+[[nodiscard]] Step fdatasync_step(const std::string& path);
 [[nodiscard]] Step reclaim_step();
 [[nodiscard]] Step unmount_step();
 
@@ -122,6 +126,16 @@ class Trial {
   const Effort& effort_;
 };
 
+/// What changes the devices of a machine and can be cut short: a mount with its recovery, a repair. Throws if it fails.
+using Subject = std::function<void(Machine&)>;
+/// Empty, or what is wrong with the devices in words.
+using Judge = std::function<std::string(Machine&)>;
+/// Records `subject` on the image, crashes it at its fences and at its end (some of them: effort.nested_points), and
+/// has each image judged; the judge runs the subject again, if that is what a user would do. Empty, or the first
+/// violation.
+[[nodiscard]] std::string crash_during(const Subject& subject, const MachineImage& image, const Setting& setting,
+                                       const Effort& effort, const Judge& judge);
+
 /// Records the workload on the image, and tries images of all its moments. Empty, or the first violation in words, with
 /// the line that replays it.
 [[nodiscard]] std::string crash_everywhere(const MachineImage& base, const Setting& setting, const Workload& workload,
@@ -132,9 +146,24 @@ class Trial {
 
 /// Numbers for the last line of a run.
 struct Totals {
-  std::uint64_t points = 0, images = 0, repeated = 0, worked_on = 0, nested = 0, violations = 0;
+  std::uint64_t points = 0;     // moments
+  std::uint64_t images = 0;     // recovered and looked at
+  std::uint64_t distinct = 0;   // of these: different in what recovery sees of them (recovery_view.h)
+  std::uint64_t repeated = 0;   // left out: the same bytes, at a moment that allows the same
+  std::uint64_t pruned = 0;     // left out: other bytes where recovery does not look
+  std::uint64_t worked_on = 0;  // of the images: worked on at length
+  std::uint64_t nested = 0;     // images of crashes in recovery
+  std::uint64_t violations = 0;
 };
 [[nodiscard]] Totals& totals();
+/// Where states are entered that other processes may have seen: returns false if they have. Not set: this process is
+/// the only one.
+[[nodiscard]] std::function<bool(std::uint64_t)>& state_register();
+/// The end of the line that replays a violation: the command and its arguments.
+[[nodiscard]] std::string& replay_command();
+/// The line that replays a place: "SETTING|WORKLOAD|TICK|IMAGE", or "SETTING|WORKLOAD" for all of them.
+[[nodiscard]] std::string replay_line(const std::string& place);
+[[nodiscard]] std::uint64_t mixed(std::uint64_t a, std::uint64_t b);
 [[nodiscard]] std::uint64_t base_seed();
 [[nodiscard]] bool is_quick();
 [[nodiscard]] std::size_t scaled(std::size_t count);

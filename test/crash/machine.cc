@@ -26,8 +26,9 @@ std::string MachineImage::description() const {
   return realtime ? "main " + main.description() + "; realtime " + realtime->description() : main.description();
 }
 
-std::uint64_t MachineImage::content_hash() const {
-  return realtime ? main.content_hash() * 0x9E3779B97F4A7C15U + realtime->content_hash() : main.content_hash();
+std::uint64_t MachineImage::content_hash_but(std::uint64_t main_change) const {
+  const std::uint64_t hash = main.content_hash() ^ main_change;
+  return realtime ? hash * 0x9E3779B97F4A7C15U + realtime->content_hash() : hash;
 }
 
 Machine::Machine(const MachineImage& image, MachineKinds kinds)

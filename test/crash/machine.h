@@ -23,7 +23,9 @@ struct MachineImage {
   std::optional<pmem::CrashImage> realtime;
 
   [[nodiscard]] std::string description() const;
-  [[nodiscard]] std::uint64_t content_hash() const;
+  [[nodiscard]] std::uint64_t content_hash() const { return content_hash_but(0); }
+  /// Without what some bytes of the main device contribute (pmem::content_hash_change() from before to now).
+  [[nodiscard]] std::uint64_t content_hash_but(std::uint64_t main_change) const;
 };
 
 struct MachineKinds {

@@ -18,16 +18,27 @@ Allowed::Allowed(std::uint64_t tick, const Setting& setting, const Workload& wor
       durable_all_ = i + 1;
       least_ = std::max(least_, i + 1);
     }
-    if (s.syncs_file.empty()) continue;
-    const Snapshot& now = states_[i + 1];
-    const auto it = now.names.find(s.syncs_file);
-    if (it == now.names.end()) continue;
-    durable_[it->second] = i + 1;
-    // All metadata up to the last record about that file.
-    std::size_t last_change = i + 1;
-    while (last_change > 0 && same_inode(states_[last_change - 1], now, it->second)) --last_change;
-    least_ = std::max(least_, last_change);
+    if (!s.syncs_file.empty()) promise_file(s.syncs_file, i + 1, false);
+    if (!s.syncs_data_of.empty()) promise_file(s.syncs_data_of, i + 1, true);
   }
+}
+
+// An fsync or fdatasync was answered as step number `steps`, from 1.
+void Allowed::promise_file(const std::string& path, std::size_t steps, bool data_only) {
+  const Snapshot& now = states_[steps];
+  const auto it = now.names.find(path);
+  if (it == now.names.end()) return;
+  const InodeKey key = it->second;
+  durable_[key] = steps;
+  // All metadata up to the last record about that file.
+  const auto is_same = [&](const Snapshot& older) {
+    if (!data_only) return same_inode(older, now, key);
+    const auto was = older.inodes.find(key);
+    return was == older.inodes.end() || was->second.attributes.size_bytes == now.inodes.at(key).attributes.size_bytes;
+  };
+  std::size_t last_change = steps;
+  while (last_change > 0 && is_same(states_[last_change - 1])) --last_change;
+  least_ = std::max(least_, last_change);
 }
 
 std::string Allowed::moment() const {

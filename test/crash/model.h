@@ -29,6 +29,7 @@ struct Step {
   // What the answer promises beyond the kind of device: everything; or the bytes of one file, and all metadata so far.
   bool syncs_all = false;
   std::string syncs_file = {};
+  std::string syncs_data_of = {};  // the bytes of one file, and all metadata up to its size
   // Made of several transactions: fallocate and its kin, which are not metadata operations.
   bool is_in_parts = false;
   bool is_unmount = false;
@@ -40,6 +41,8 @@ struct Workload {
   std::vector<Step> steps;
   // Runs on the mounted volume before recording begins, and leaves it as it is: the mount is not recorded then.
   std::function<void(Actor&)> just_before = nullptr;
+  // Crashes before this step begins are those of a shorter workload, and left to it.
+  std::size_t from_step = 0;
 };
 
 struct Recording {
@@ -66,6 +69,8 @@ class Allowed {
   [[nodiscard]] std::string wrong_bytes(const Snapshot& seen, std::size_t shown) const;
   [[nodiscard]] std::string wrong_bytes_of(InodeKey key, const VisibleInode& inode, std::size_t shown,
                                            bool is_record_empty) const;
+
+  void promise_file(const std::string& path, std::size_t steps, bool data_only);
 
   const Setting& setting_;
   const Workload& workload_;

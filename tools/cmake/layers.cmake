@@ -1,11 +1,15 @@
 # Targets made from the sources of a directory.
 
-# plumb_layer(TARGET DIRECTORY DEPENDS ...): a static library of DIRECTORY/*.cc without main.cc, or,
-# as long as the directory has none, an interface target that passes its dependencies on.
+# plumb_layer(TARGET DIRECTORY DEPENDS ... [EXCLUDE regex]): a static library of DIRECTORY/*.cc without
+# main.cc and those that EXCLUDE matches, or, as long as the directory has none, an interface target that
+# passes its dependencies on.
 function(plumb_layer target directory)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "DEPENDS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "EXCLUDE" "DEPENDS")
   file(GLOB sources CONFIGURE_DEPENDS "${directory}/*.cc")
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  if(arg_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${arg_EXCLUDE}")
+  endif()
   if(sources)
     add_library(${target} STATIC ${sources})
     target_link_libraries(${target} PUBLIC plumb_options ${arg_DEPENDS})
@@ -15,14 +19,14 @@ function(plumb_layer target directory)
   endif()
 endfunction()
 
-# plumb_program(NAME DIRECTORY DEPENDS ... [INSTALL destination] [ONLY regex]): a program of
-# DIRECTORY/*.cc, or of those whose name ONLY matches.
+# plumb_program(NAME DIRECTORY DEPENDS ... [INSTALL destination] [ONLY regex...]): a program of
+# DIRECTORY/*.cc, or of those whose name all of ONLY match.
 function(plumb_program name directory)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "" "INSTALL;ONLY" "DEPENDS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "INSTALL" "DEPENDS;ONLY")
   file(GLOB sources CONFIGURE_DEPENDS "${directory}/*.cc")
-  if(arg_ONLY)
-    list(FILTER sources INCLUDE REGEX "${arg_ONLY}")
-  endif()
+  foreach(regex IN LISTS arg_ONLY)
+    list(FILTER sources INCLUDE REGEX "${regex}")
+  endforeach()
   if(NOT sources)
     message(STATUS "${name}: no sources in ${directory}, left out")
     return()

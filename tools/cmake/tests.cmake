@@ -15,11 +15,11 @@ function(plumb_test_pch target)
   endif()
 endfunction()
 
-# plumb_catch_program(NAME DIRECTORY [LABEL ctest label] DEPENDS ...)
+# plumb_catch_program(NAME DIRECTORY [LABEL ctest label] [ONLY regex] DEPENDS ...)
 function(plumb_catch_program name directory)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "" "LABEL" "DEPENDS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "LABEL;ONLY" "DEPENDS")
   plumb_program(${name} ${directory} DEPENDS ${arg_DEPENDS} Catch2::Catch2WithMain
-                ONLY "${PLUMBFS_TEST_FILES}")
+                ONLY ${arg_ONLY} ${PLUMBFS_TEST_FILES})
   if(NOT TARGET ${name})
     return()
   endif()
@@ -34,7 +34,10 @@ endfunction()
 
 plumb_catch_program(plumb_unit_tests test/unit LABEL unit DEPENDS plumb_test_support plumb_fuse
                     plumb_tools_common plumb_client)
-plumb_catch_program(plumb_crash_tests test/crash LABEL crash DEPENDS plumb_test_support)
+# What the crash tests and the explorer have in common.
+plumb_layer(plumb_crash_harness test/crash DEPENDS plumb_core EXCLUDE "_test\\.cc$")
+plumb_catch_program(plumb_crash_tests test/crash LABEL crash ONLY "_test\\.cc$" DEPENDS plumb_crash_harness)
+plumb_program(plumb_crash_explore test/crash/explore DEPENDS plumb_crash_harness)
 plumb_catch_program(plumb_image_tests test/image LABEL image DEPENDS plumb_test_support)
 # Against a mounted directory, which it gets by its environment: it knows nothing of plumbfs.
 plumb_catch_program(plumb_posix_tests test/posix DEPENDS plumb_options Threads::Threads)
