@@ -21,9 +21,9 @@
 #include <random>
 #include <thread>
 
-#include "test/crash/explore/schedule.h"
 #include "test/crash/explore/shared.h"
 #include "test/crash/random_steps.h"
+#include "test/crash/schedule.h"
 
 namespace plumb::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "test/crash/explore/schedule.h"
+#include "test/crash/schedule.h"
 
 #include <algorithm>
 #include <random>
