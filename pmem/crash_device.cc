@@ -125,6 +125,7 @@ Status CrashDevice::record_store(CrashEvent::Type type, std::uint64_t offset_byt
   MutexLock lock(mutex_);
   const Verdict verdict = next_call(stores_);
   PLUMB_TRY(injected_error(verdict, "a store", offset_bytes));
+  clear_poison(offset_bytes, bytes.size());
   std::byte* destination = base_ + offset_bytes;
   working_.note_change(offset_bytes, bytes.size());
   const Fault fault = run_guarded({destination, bytes.size()}, [&] {
@@ -161,6 +162,15 @@ Status CrashDevice::flush(std::uint64_t offset_bytes, std::uint64_t length_bytes
   const Verdict verdict = next_call(flushes_);
   append(CrashEvent::Type::kFlush, offset_bytes, length_bytes).outcome = verdict.outcome;
   PLUMB_TRY(injected_error(verdict, "a flush", offset_bytes));
+  // As clwb of what is not there; msync does not touch it.
+  for (std::uint64_t at = offset_bytes; has_poison_ && is_memory() && at < offset_bytes + length_bytes;) {
+    const std::uint64_t end = std::min(offset_bytes + length_bytes, (at / kPageBytes + 1) * kPageBytes);
+    if (!is_readable(at, end - at)) {
+      events_.back().outcome = CrashEvent::Outcome::kFailed;
+      return fault_error(base_ + at, true);
+    }
+    at = end;
+  }
   counters_.flush_calls.fetch_add(1, std::memory_order_relaxed);
   counters_.flushed_bytes.fetch_add(length_bytes, std::memory_order_relaxed);
   return {};
@@ -292,7 +302,7 @@ void CrashDevice::clear_faults() {
   }
 }
 
-void CrashDevice::poison(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+void CrashDevice::poison(std::uint64_t offset_bytes, std::uint64_t length_bytes, Poison kind) {
   assert(check_range(offset_bytes, length_bytes));
   const std::uint64_t begin = offset_bytes / kPageBytes * kPageBytes;
   const std::uint64_t end = (offset_bytes + length_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
@@ -303,6 +313,25 @@ void CrashDevice::poison(std::uint64_t offset_bytes, std::uint64_t length_bytes)
   static_cast<void>(address);
   close(nothing);
   working_.note_other_mapping();
+  MutexLock lock(mutex_);
+  has_poison_ = true;
+  for (std::uint64_t page = begin; page < end; page += kPageBytes) {
+    if (kind == Poison::kClearedByStore)
+      clearable_.insert(page);
+    else
+      clearable_.erase(page);
+  }
+}
+
+// The pages that a store is about to cover wholly get memory again.
+void CrashDevice::clear_poison(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+  for (auto it = clearable_.lower_bound(offset_bytes);
+       it != clearable_.end() && *it + kPageBytes <= offset_bytes + length_bytes; it = clearable_.erase(it)) {
+    void* address =
+        mmap(base_ + *it, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    assert(address != MAP_FAILED);
+    static_cast<void>(address);
+  }
 }
 
 std::uint64_t CrashDevice::store_calls() const {

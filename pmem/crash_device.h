@@ -133,8 +133,13 @@ class CrashDevice final : public Device {
   void fail_flush_call(std::uint64_t n, int error);
   void fail_drain_call(std::uint64_t n, int error);
   void clear_faults();
-  /// Every access to the 4096-byte pages around the range is EIO from now on (SIGBUS through view()).
-  void poison(std::uint64_t offset_bytes, std::uint64_t length_bytes);
+  /// Every access to the 4096-byte pages around the range is EIO from now on (SIGBUS through view()). Whether a store
+  /// clears it is up to the medium.
+  enum class Poison : std::uint8_t {
+    kForGood,         // no store goes there
+    kClearedByStore,  // a store or zero of at least a whole page makes that page usable
+  };
+  void poison(std::uint64_t offset_bytes, std::uint64_t length_bytes, Poison kind = Poison::kForGood);
 
   [[nodiscard]] std::uint64_t store_calls() const;
   [[nodiscard]] std::uint64_t flush_calls() const;
@@ -159,6 +164,7 @@ class CrashDevice final : public Device {
   [[nodiscard]] Status record_store(CrashEvent::Type type, std::uint64_t offset_bytes,
                                     std::span<const std::byte> bytes);
   [[nodiscard]] Status injected_error(const Verdict& verdict, const char* what, std::uint64_t offset_bytes);
+  void clear_poison(std::uint64_t offset_bytes, std::uint64_t length_bytes) PLUMB_REQUIRES(mutex_);
 
   std::shared_ptr<CrashClock> clock_;
   CrashImage initial_;
@@ -169,6 +175,8 @@ class CrashDevice final : public Device {
   CallPlan stores_ PLUMB_GUARDED_BY(mutex_);
   CallPlan flushes_ PLUMB_GUARDED_BY(mutex_);
   CallPlan drains_ PLUMB_GUARDED_BY(mutex_);
+  bool has_poison_ PLUMB_GUARDED_BY(mutex_) = false;
+  std::set<std::uint64_t> clearable_ PLUMB_GUARDED_BY(mutex_);  // offsets of poisoned pages that a store clears
 };
 
 }  // namespace plumb::pmem

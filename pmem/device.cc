@@ -4,6 +4,8 @@
 
 #include <cassert>
 #include <cstring>
+#include <functional>
+#include <utility>
 
 #include "pmem/sigbus_guard.h"
 
@@ -51,7 +53,24 @@ tl::unexpected<Error> Device::fault_error(const std::byte* address, bool is_pois
   const char* reason = is_poison ? ": uncorrectable memory error (poison)"
                                  : ": no storage behind the mapping (file truncated, or a hole that its "
                                    "file system has no space for)";
-  return fail(EIO, info_.path + reason, static_cast<std::uint64_t>(address - base_));
+  const auto offset_bytes = static_cast<std::uint64_t>(address - base_);
+  {
+    const MutexLock lock(fault_mutex_);
+    if (faults_.size() < kMaxFaults) faults_.push_back(offset_bytes);
+  }
+  return fail(EIO, info_.path + reason, offset_bytes);
+}
+
+std::vector<std::uint64_t> Device::take_faults() {
+  const MutexLock lock(fault_mutex_);
+  return std::exchange(faults_, {});
+}
+
+std::optional<std::uint64_t> Device::offset_of(const void* address) const {
+  const auto* byte = static_cast<const std::byte*>(address);
+  const std::less<> before;  // of pointers into different objects too
+  if (before(byte, base_) || !before(byte, base_ + info_.size_bytes)) return std::nullopt;
+  return static_cast<std::uint64_t>(byte - base_);
 }
 
 const std::byte* Device::view(std::uint64_t offset_bytes, std::uint64_t length_bytes) const {
@@ -79,6 +98,17 @@ Result<bool> Device::is_zero(std::uint64_t offset_bytes, std::uint64_t length_by
   });
   if (fault) return fault_error(fault.address, fault.is_poison);
   return nonzero == 0;
+}
+
+bool Device::is_readable(std::uint64_t offset_bytes, std::uint64_t length_bytes) const {
+  constexpr std::uint64_t kLineBytes = 64;  // what poison takes at least
+  const std::byte* begin = view(offset_bytes, length_bytes);
+  const std::byte* end = begin + length_bytes;
+  const Fault fault = run_guarded({begin, length_bytes}, [&] {
+    for (const std::byte* at = begin; at < end; at += kLineBytes) *static_cast<const volatile std::byte*>(at);
+    if (begin != end) *static_cast<const volatile std::byte*>(end - 1);  // the range may begin inside a line
+  });
+  return !fault;
 }
 
 }  // namespace plumb::pmem

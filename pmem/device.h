@@ -26,7 +26,8 @@
 //
 // Errors: a machine check or a truncated / unbacked file under the mapping (SIGBUS) during a load or a store of this
 // interface is EIO (or ENOSPC-like conditions of a sparse file: EIO with a detail that says so), never the death of the
-// process. A failed msync is EIO or what the kernel said; the pages count as lost.
+// process. The place is kept for take_faults(), so that no caller has to remember to report it. A failed msync is EIO
+// or what the kernel said; the pages count as lost.
 //
 // Thread safety: all functions may be called from any thread at the same time; overlapping stores are the caller's
 // problem, as with memory.
@@ -36,9 +37,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "pmem/mutex.h"
 #include "pmem/result.h"
 
 namespace plumb::pmem {
@@ -106,7 +110,20 @@ class Device {
   [[nodiscard]] Status load(std::uint64_t offset_bytes, std::span<std::byte> out) const;
 
   /// True if the range reads as zeros. EIO on a machine check.
+  /// It may stop at the first byte that is not zero, and say so although the rest cannot be read.
   [[nodiscard]] Result<bool> is_zero(std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
+
+  /// True if every cache line of the range can be loaded. A question about the medium: what it meets is no fault that
+  /// take_faults() returns, and no error that is counted. The caller keeps within size_bytes() (asserted).
+  [[nodiscard]] bool is_readable(std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
+
+  /// Where loads and stores have met poison, or nothing at all, since the last call: offsets, each of a page that
+  /// cannot be used. At most kMaxFaults are kept; whoever touches the place of another one again is told again.
+  [[nodiscard]] std::vector<std::uint64_t> take_faults();
+  static constexpr std::size_t kMaxFaults = 1024;
+
+  /// The offset of a byte that view() has shown; nothing if the address is not of this device.
+  [[nodiscard]] std::optional<std::uint64_t> offset_of(const void* address) const;
 
   /// Cached stores: for small things that will be read again soon.
   [[nodiscard]] virtual Status store(std::uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
@@ -134,12 +151,16 @@ class Device {
   [[nodiscard]] Status check_range(std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
   /// check_range for a store: EROFS on a device that was opened for reading only.
   [[nodiscard]] Status check_store(std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
-  /// The error of a SIGBUS at `address` inside the mapping; counts it.
+  /// The error of a SIGBUS at `address` inside the mapping; counts it and keeps the place.
   [[nodiscard]] tl::unexpected<Error> fault_error(const std::byte* address, bool is_poison) const;
 
   DeviceInfo info_;
   std::byte* base_ = nullptr;  // the mapping, or the working image of a test double
   mutable DeviceCounters counters_;
+
+ private:
+  mutable Mutex fault_mutex_;  // leaf
+  mutable std::vector<std::uint64_t> faults_ PLUMB_GUARDED_BY(fault_mutex_);
 };
 
 /// Opens, claims (first of all) and maps `path`; picks the kind as documented in fs/DESIGN.md, "Devices".

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pmem/crash_explorer.h"
+#include "pmem/unreadable.h"
 
 namespace {
 
@@ -400,6 +401,78 @@ TEST_CASE("crash device: poisoned pages give EIO and the device lives on", "[pme
   CHECK(device.store(8192, out).error().code == EIO);
   CHECK(device.load(0, out));
   CHECK(device.current_image().read_u64(0) == 1);
+}
+
+TEST_CASE("crash device: a store of the whole page clears poison that can be cleared", "[pmem][crash][sigbus]") {
+  CrashDevice device = memory_device();
+  put(device, 8192, 2);
+  device.poison(8192, 8192, CrashDevice::Poison::kClearedByStore);
+  const std::vector<std::byte> page(4096, std::byte{7});
+  CHECK(device.store(8192, std::span(page).first(4095)).error().code == EIO);
+  CHECK(device.store(8192, page));
+  CHECK(device.view(8192, 1)[0] == std::byte{7});
+  CHECK(device.is_zero(12288, 4096).error().code == EIO);
+  CHECK(device.zero(8192, 8192));
+  CHECK(*device.is_zero(8192, 8192));
+  CHECK(device.current_image().read_u64(8192) == 0);
+  device.poison(8192, 1);
+  CHECK(device.store(8192, page).error().code == EIO);
+}
+
+TEST_CASE("device: the places of faults are kept until they are asked for", "[pmem][crash][sigbus]") {
+  CrashDevice device = memory_device();
+  device.poison(8192, 1);
+  std::vector<std::byte> out(64);
+  CHECK(device.take_faults().empty());
+  CHECK_FALSE(device.load(8200, out));
+  CHECK_FALSE(device.store(9000, out));
+  CHECK_FALSE(device.zero(4096, 8192));
+  const std::vector<std::uint64_t> faults = device.take_faults();
+  REQUIRE(faults.size() == 3);
+  for (const std::uint64_t offset : faults) CHECK(offset / 4096 == 2);
+  CHECK(device.take_faults().empty());
+  for (std::size_t i = 0; i < CrashDevice::kMaxFaults + 10; ++i) CHECK_FALSE(device.load(8192, out));
+  CHECK(device.take_faults().size() == CrashDevice::kMaxFaults);
+}
+
+TEST_CASE("device: around what cannot be read, the rest is flushed", "[pmem][crash][sigbus]") {
+  CrashDevice device = memory_device();
+  for (const std::uint64_t offset : {4096u, 16384u}) put(device, offset, 1);
+  device.poison(8192, 1);
+  CHECK(device.flush(4096, 16384).error().code == EIO);
+  CHECK(flush_readable(device, 4096, 16384).value() == false);
+  CHECK(flush_readable(device, 12288, 8192).value() == true);
+  REQUIRE(device.drain());
+  CrashExplorer explorer(device);
+  explorer.for_each_image(device.event_count(), {}, [&](const CrashImage& image) {
+    CHECK(image.read_u64(4096) == 1);
+    CHECK(image.read_u64(16384) == 1);
+    return true;
+  });
+  device.fail_flush_call(device.flush_calls(), ENOSPC);
+  CHECK(flush_readable(device, 0, 4096).error().code == ENOSPC);
+}
+
+TEST_CASE("device: what cannot be read is found, and looking is no fault", "[pmem][crash][sigbus]") {
+  CrashDevice device = memory_device();
+  put(device, 0, 1);
+  device.poison(8192, 1);
+  device.poison(3 * 8192, 8192);
+  CHECK(device.is_readable(0, 8192));
+  CHECK(device.is_readable(8192, 0));
+  CHECK_FALSE(device.is_readable(8191, 2));
+  CHECK_FALSE(device.is_readable(12287, 1));
+  CHECK(device.is_readable(12288, 4096));
+  using Offsets = std::vector<std::uint64_t>;
+  CHECK(unreadable_units(device, 0, 65536, 4096) == Offsets{8192, 24576, 28672});
+  CHECK(unreadable_units(device, 0, 65536, 16384) == Offsets{0, 16384});
+  CHECK(unreadable_units(device, 8192, 4096, 1024) == Offsets{8192, 9216, 10240, 11264});
+  CHECK(unreadable_units(device, 32768, 32768, 4096).empty());
+  CHECK(device.take_faults().empty());
+  CHECK(device.counters().errors == 0);
+  CHECK(device.offset_of(device.view(100, 1)) == 100);
+  CHECK_FALSE(device.offset_of(device.view(0, 1) + device.size_bytes()));
+  CHECK_FALSE(device.offset_of(&device));
 }
 
 TEST_CASE("crash device: an image opens as a device, and crashes again", "[pmem][crash]") {
