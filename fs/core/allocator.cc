@@ -160,9 +160,9 @@ Allocator::DataResult Allocator::take_data(const DataRequest& request) {
   DataRequest bounded = request;
   const std::uint64_t keep = request.privileged ? 0 : reserve_;
   if (free_ <= keep) return {{}, Shortage::kNoSpace};
-  bounded.blocks = std::min(request.blocks, free_ - keep);
-  // Below the mark the reserve is kept too: metadata can be nowhere else.
+  // Below the mark the reserve is kept too: metadata can be nowhere else, and moving the mark may need some.
   if (free_above_mark_ != 0 && free_ - free_above_mark_ <= keep) return {{}, Shortage::kNeedZeroed};
+  bounded.blocks = std::min(request.blocks, free_ - free_above_mark_ - keep);
   const std::uint64_t goal = request.goal.value;
   if (goal != 0 && goal < zeroed_upto_ && !used(goal) && chunk_window_[goal / chunk_blocks_] != 0)
     return {take_at(goal, bounded.blocks), Shortage::kNone};
@@ -278,9 +278,19 @@ std::optional<BlockNumber> Allocator::take_metadata(bool privileged) {
   return std::nullopt;
 }
 
+bool Allocator::withdraw(BlockNumber block) {
+  MutexLock lock(mutex_);
+  if (used(block.value)) return false;
+  mark(block.value, 1, true);
+  if (block.value >= zeroed_upto_) --free_above_mark_;
+  return true;
+}
+
 void Allocator::release(BlockRange range) {
   MutexLock lock(mutex_);
   mark(range.start.value, range.length, false);
+  // Only what withdraw() took lies above the mark.
+  if (range.start.value >= zeroed_upto_) free_above_mark_ += range.length;
   metadata_cursor_ = std::min(metadata_cursor_, range.start.value);
 }
 

@@ -81,6 +81,8 @@ class Allocator {
 
   /// One block for metadata. No value: kNoSpace, or kNeedZeroed space.
   [[nodiscard]] std::optional<BlockNumber> take_metadata(bool privileged);
+  /// Takes a free block out of circulation, wherever it lies. False: it is in use, or in flight.
+  [[nodiscard]] bool withdraw(BlockNumber block);
   /// Committed free (reclaim) or an aborted metadata allocation, whose home was never touched.
   void release(BlockRange range);
 

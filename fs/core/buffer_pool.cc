@@ -84,6 +84,7 @@ Result<BufferRef> BufferPool::get(BlockNumber block, BufferType type) {
   buffer->bytes = std::make_unique_for_overwrite<std::byte[]>(block_size_);
   const std::span<std::byte> bytes(buffer->bytes.get(), block_size_);
   Status status = device_.load(block.value * block_size_, bytes);
+  if (!status) status.error().detail = "metadata block " + std::to_string(block.value) + ": " + status.error().detail;
   if (status) status = verify(bytes, block, type);
   if (!status) {
     s.map.erase(block.value);

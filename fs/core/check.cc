@@ -191,6 +191,7 @@ bool Checker::may_be_torn(const media::Superblock& copy, const media::Superblock
   same.crc = good.crc;
   same.update = good.update;
   same.unsafe_shutdowns = good.unsafe_shutdowns;
+  same.ro_compat = good.ro_compat;
   const bool memory = device_.is_memory() || good.devices[0].kind == 0;
   return memory && !report_.was_clean && std::memcmp(&same, &good, sizeof same) == 0;
 }
@@ -213,6 +214,7 @@ void Checker::check_superblock_copies() {
       same.crc = good.crc;
       same.update = good.update;
       same.unsafe_shutdowns = good.unsafe_shutdowns;
+      same.ro_compat = good.ro_compat;
       if (report_.was_clean || copy.update == good.update || std::memcmp(&same, &good, sizeof same) != 0)
         findings_.add(name, "differs from the copy that counts", offset);
     }
@@ -306,10 +308,40 @@ void Checker::check_reclaim() {
 }
 
 void Checker::check_bad_blocks() {
-  if (state_.bad_blocks.block == 0 && state_.bad_blocks.nodes == 0) return;
-  findings_.add("bad block tree", "is not empty; this version keeps none");
-  trees_.read(state_.bad_blocks, media::TreeKind::kBadBlocks, {Owner::Kind::kBadBlockTree, 0, state_offset()},
-              [](std::uint64_t, std::span<const std::byte>) {});
+  struct {
+    std::uint64_t key = 0;  // of the unit's first block
+    std::uint8_t owner = 0;
+  } last;
+  bool any = false;
+  const auto visit = [&](std::uint64_t key, std::span<const std::byte> bytes) {
+    any = true;
+    media::BadBlockRecord record;
+    std::memcpy(&record, bytes.data(), sizeof record);
+    const std::uint64_t block = media::number_of_key(key);
+    const auto bad = [&](const char* what) {
+      findings_.add("bad block tree", "entry of block " + std::to_string(block) + ": " + what, trees_.leaf_offset());
+    };
+    const std::size_t device = media::device_of_key(key);
+    if (device >= superblock_.device_count()) return bad("of a device that is no member");
+    if (record.length_blocks != 1) return bad("length is not 1");
+    if (record.owner > static_cast<std::uint8_t>(media::BadBlockOwner::kList)) return bad("unknown owner");
+    BlockOwners& owners = *all_owners_[device];
+    const std::uint64_t unit = block / owners.unit_blocks();
+    if (unit >= owners.blocks()) return bad("beyond the end of the device");
+    const std::uint64_t unit_key = media::device_key(device, unit * owners.unit_blocks());
+    if (last.key == unit_key && unit != 0) {
+      if (last.owner != record.owner) bad("another owner than an entry in the same realtime extent");
+      return;
+    }
+    last = {unit_key, record.owner};
+    if (record.owner == static_cast<std::uint8_t>(media::BadBlockOwner::kList))
+      owners.claim(unit * owners.unit_blocks(), owners.unit_blocks(), {Owner::Kind::kBadBlock, 0, trees_.leaf_offset()});
+    else if (!owners.is_allocated(unit))
+      bad("free in the bitmap");
+  };
+  trees_.read(state_.bad_blocks, media::TreeKind::kBadBlocks, {Owner::Kind::kBadBlockTree, 0, state_offset()}, visit);
+  if (any && (superblock_.media().ro_compat & media::kRoCompatBadBlocks) == 0)
+    findings_.add("bad block tree", "has entries, and the feature bit in the superblock is not set", 0);
 }
 
 }  // namespace checker

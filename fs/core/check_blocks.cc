@@ -37,6 +37,7 @@ std::string Owner::object() const {
     case Kind::kReclaimEntry:
       return "reclaim tree";
     case Kind::kBadBlockTree:
+    case Kind::kBadBlock:
       return "bad block tree";
     default:
       return inode_name(number);
@@ -46,6 +47,7 @@ std::string Owner::object() const {
 std::string Owner::part() const {
   switch (kind) {
     case Kind::kReclaimEntry:
+    case Kind::kBadBlock:
       return "entry: ";
     case Kind::kData:
       return "data: ";
@@ -129,6 +131,10 @@ void BlockOwners::load_bitmap() {
 bool BlockOwners::is_known(Run run) const {
   return std::none_of(unknown_.begin(), unknown_.end(),
                       [&](const Run& other) { return run.start < other.end && other.start < run.end; });
+}
+
+bool BlockOwners::is_allocated(std::uint64_t block) const {
+  return (bits_[block / 64] >> (block % 64) & 1) != 0 || !is_known({block, block + 1});
 }
 
 bool BlockOwners::any_claimed(Run run) const {

@@ -36,7 +36,8 @@ struct Owner {
     kReclaimTree,
     kReclaimEntry,
     kBadBlockTree,
-    kData,  // from here on, number: the inode
+    kBadBlock,  // of the list
+    kData,      // from here on, number: the inode
     kExtentTree,
     kDirectory,
     kXattrTree,
@@ -104,6 +105,8 @@ class BlockOwners {
   /// Start and length in blocks of the block size. True if they lie in the data area, are whole units and had no owner.
   /// Otherwise, and if they are free in the bitmap, says so.
   bool claim(std::uint64_t start, std::uint64_t length, Owner owner);
+  /// What the bitmap says about a block; true where it is damaged.
+  [[nodiscard]] bool is_allocated(std::uint64_t block) const;
   /// Some metadata cannot be read: blocks without an owner may be its own.
   void note_unread() { unread_ = true; }
   [[nodiscard]] std::uint64_t blocks() const { return blocks_; }

@@ -233,8 +233,18 @@ std::uint64_t Journal::used_bytes() const {
 }
 
 Status Journal::failure(Status status) {
-  if (!status) failed_.store(true, std::memory_order_release);
+  if (status) return status;
+  {
+    const MutexLock lock(failure_mutex_);
+    if (!first_failure_) first_failure_ = status.error();
+  }
+  failed_.store(true, std::memory_order_release);
   return status;
+}
+
+std::optional<Error> Journal::first_failure() const {
+  const MutexLock lock(failure_mutex_);
+  return first_failure_;
 }
 
 Status Journal::make_room(std::uint64_t length_bytes) {

@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -92,6 +93,8 @@ class Journal {
   /// The durable tail is past every record up to this one: replay will not touch what they touched.
   [[nodiscard]] Sequence retired() const { return Sequence(tail_sequence_.load(std::memory_order_acquire) - 1); }
   [[nodiscard]] bool failed() const { return failed_.load(std::memory_order_acquire); }
+  /// What made it fail, if an error of the device did.
+  [[nodiscard]] std::optional<Error> first_failure() const;
 
   struct Counters {
     std::atomic<std::uint64_t> records{0}, bytes{0}, forces{0}, checkpoints{0};
@@ -150,6 +153,8 @@ class Journal {
   std::atomic<std::uint64_t> durable_sequence_{0};
 
   std::atomic<bool> failed_{false};
+  mutable Mutex failure_mutex_;  // leaf
+  std::optional<Error> first_failure_ PLUMB_GUARDED_BY(failure_mutex_);
   Counters counters_;
 };
 

@@ -119,10 +119,9 @@ Status VolumeImpl::finish_truncate(Inode& inode) {
 // Zeroes, durably, each entry on its device. A device that fails does not keep the other's entries from being freed:
 // they leave the batch. The error counts when nothing is left.
 Status VolumeImpl::zero_pending(std::vector<PendingReclaim>& batch) {
-  const std::uint64_t block_size = store.block_size();
   std::array<Status, media::kMaxDevices> outcome;
   std::array<bool, media::kMaxDevices> touched{};
-  for (const PendingReclaim& entry : batch) {
+  for (PendingReclaim& entry : batch) {
     const std::uint64_t blocks = superblock.blocks(entry.role);
     if (entry.block < superblock.entry(entry.role).data_start || entry.block >= blocks ||
         entry.length > blocks - entry.block)
@@ -130,9 +129,11 @@ Status VolumeImpl::zero_pending(std::vector<PendingReclaim>& batch) {
     Status& status = outcome[index_of(entry.role)];
     if (!status) continue;
     touched[index_of(entry.role)] = true;
-    pmem::Device& device = store.device(entry.role);
-    status = device.zero(entry.block * block_size, entry.length * block_size);
-    if (status) status = device.flush_after_nt(entry.block * block_size, entry.length * block_size);
+    auto bad = store.zero_readable(entry.role, {BlockNumber(entry.block), entry.length});
+    if (bad)
+      entry.bad = std::move(*bad);
+    else
+      status = tl::unexpected(bad.error());
   }
   Status first;
   for (const DeviceRole role : store.roles()) {
@@ -144,6 +145,61 @@ Status VolumeImpl::zero_pending(std::vector<PendingReclaim>& batch) {
   if (first) return {};
   std::erase_if(batch, [&](const PendingReclaim& entry) { return !outcome[index_of(entry.role)]; });
   return batch.empty() ? first : Status{};
+}
+
+// Puts what cannot be zeroed on the list, while it is still pending, and cuts the batch where it has more entries of
+// the list in it than one transaction takes.
+Status VolumeImpl::limit_bad(std::vector<PendingReclaim>& batch) {
+  std::size_t room = BadBlocks::kMaxPerTransaction;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    PendingReclaim& entry = batch[i];
+    PLUMB_TRY(store.list_bad(entry.role, entry.bad));
+    const auto listed = store.bad_blocks().in(entry.role, {BlockNumber(entry.block), entry.length});
+    if (listed.size() > room) {
+      // A unit never has more of them than fit: something of the first entry always stays.
+      const std::uint64_t unit = superblock.unit_blocks(entry.role);
+      const std::uint64_t fits = listed[room].block.value / unit * unit - entry.block;
+      entry.left += entry.length - fits;
+      entry.length = fits;
+      std::erase_if(entry.bad, [&](BlockNumber block) { return block.value >= entry.block + fits; });
+      batch.resize(fits == 0 ? i : i + 1);
+      return {};
+    }
+    room -= listed.size();
+  }
+  return {};
+}
+
+// The list's entries in a range that is about to be freed: what is bad has no other owner from now on, what could be
+// zeroed is good again.
+Status VolumeImpl::settle_bad(Transaction& t, const PendingReclaim& entry) {
+  const std::uint64_t unit = superblock.unit_blocks(entry.role);
+  for (BadBlock listed : store.bad_blocks().in(entry.role, {BlockNumber(entry.block), entry.length})) {
+    const auto same_unit = [&](BlockNumber block) { return block.value / unit == listed.block.value / unit; };
+    const bool is_bad = std::binary_search(entry.bad.begin(), entry.bad.end(), listed.block);
+    if (is_bad || std::any_of(entry.bad.begin(), entry.bad.end(), same_unit)) {
+      listed.owner = media::BadBlockOwner::kList;
+      PLUMB_TRY(store.bad_blocks().put(t, listed));
+    } else {
+      PLUMB_TRY(store.bad_blocks().erase(t, listed.role, listed.block));
+    }
+  }
+  return {};
+}
+
+// What is left of an entry without the units that have bad blocks.
+std::vector<BlockRange> VolumeImpl::good_units(const PendingReclaim& entry) const {
+  const std::uint64_t unit = superblock.unit_blocks(entry.role);
+  std::vector<BlockRange> good;
+  std::uint64_t next = entry.block;
+  for (const BlockNumber bad : entry.bad) {
+    const std::uint64_t start = bad.value / unit * unit;
+    if (start > next) good.push_back({BlockNumber(next), start - next});
+    next = std::max(next, start + unit);
+  }
+  const std::uint64_t end = entry.block + entry.length;
+  if (end > next) good.push_back({BlockNumber(next), end - next});
+  return good;
 }
 
 Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
@@ -161,8 +217,8 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
       media::ReclaimRecord record;
       std::memcpy(&record, bytes_of_record.data(), sizeof record);
       const auto role = static_cast<DeviceRole>(media::device_of_key(key));  // checked when the queue was loaded
-      PendingReclaim entry{role, media::number_of_key(key), record.length_blocks, 0,
-                           static_cast<media::ReclaimKind>(record.kind)};
+      PendingReclaim entry{
+          role, media::number_of_key(key), record.length_blocks, 0, static_cast<media::ReclaimKind>(record.kind), {}};
       if (entry.kind == media::ReclaimKind::kMetadata) {
         const Sequence freed = store.freed_in(BlockNumber(entry.block));
         if (freed > retired && !with_metadata) return true;
@@ -186,6 +242,7 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
   if (newest_metadata > store.journal().retired()) PLUMB_TRY(store.checkpoint());
   store.epochs().synchronize();
   PLUMB_TRY(zero_pending(batch));
+  PLUMB_TRY(limit_bad(batch));
 
   Transaction t(store, Transaction::Privilege::kMayUseReserve);
   PLUMB_ASSIGN(media::State * state, t.modify_state());
@@ -198,12 +255,13 @@ Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
       rest.kind = static_cast<std::uint8_t>(entry.kind);
       PLUMB_TRY(tree.put(t, state->reclaim, key + entry.length, std::as_bytes(std::span(&rest, 1))));
     }
-    PLUMB_TRY(t.set_bitmap(entry.role, {BlockNumber(entry.block), entry.length}, false));
+    PLUMB_TRY(settle_bad(t, entry));
+    for (const BlockRange& good : good_units(entry)) PLUMB_TRY(t.set_bitmap(entry.role, good, false));
   }
   t.on_commit([this, &batch] {
     for (const PendingReclaim& entry : batch) {
       if (entry.kind == media::ReclaimKind::kMetadata) store.forget_freed(BlockNumber(entry.block));
-      store.release_data(entry.role, {BlockNumber(entry.block), entry.length});
+      for (const BlockRange& good : good_units(entry)) store.release_data(entry.role, good);
       store.add_pending(entry.role, -static_cast<std::int64_t>(entry.length));
     }
   });
@@ -243,6 +301,7 @@ Status VolumeImpl::run_deletions() {
 }
 
 Status VolumeImpl::run_reclaim() {
+  (void)list_faults();  // what cannot be listed now is tried again with the next call
   while (true) {
     PLUMB_TRY(run_deletions());
     PLUMB_ASSIGN(const bool more, reclaim_batch(true));
@@ -267,7 +326,9 @@ void VolumeImpl::reclaim_loop() {
       if (!stop_ && deletions_.empty()) lock.wait_for(queue_condition_, std::chrono::milliseconds(200));
       if (stop_) return;
     }
+    report_failed_log();
     if (store.read_only()) continue;
+    (void)list_faults();    // tried again with the next round
     (void)run_deletions();  // what fails stays on the orphan list
     throttle_reclaim();
     // A checkpoint for a handful of former metadata blocks is not worth it; with many of them it is.

@@ -4,11 +4,13 @@
 #include <array>
 #include <cassert>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "fs/core/btree.h"
 #include "fs/media/verify.h"
+#include "pmem/unreadable.h"
 
 namespace plumb {
 namespace {
@@ -77,6 +79,7 @@ Result<Journal::Recovery> Store::open() {
                  : journal_.recover();
   if (!recovery) return recovery;
   PLUMB_TRY(load_space());
+  PLUMB_TRY(bad_blocks_.load(*this));
   if (!read_only_) PLUMB_TRY(recover_windows());
   return recovery;
 }
@@ -140,7 +143,7 @@ Status Store::load_space() {
 
 // The blocks of a window that no committed extent owns may hold data of an operation that never committed. They are
 // zeroed durably, on the device of the window, before the windows are forgotten; a crash in between repeats it.
-Result<bool> Store::recover_window(const media::WindowSlot& slot) {
+Result<bool> Store::recover_window(const media::WindowSlot& slot, std::vector<BlockNumber>& bad) {
   if (slot.length_blocks == 0) return false;
   if (slot.device >= superblock_.device_count()) return fail(EUCLEAN, "state: a window on a device that is not there");
   const auto role = static_cast<DeviceRole>(slot.device);
@@ -159,10 +162,13 @@ Result<bool> Store::recover_window(const media::WindowSlot& slot) {
     const std::uint64_t offset = u * unit_bytes;
     // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean, and
     // a flush alone would not write it again.
-    PLUMB_ASSIGN(const bool zero, target.is_zero(offset, unit_bytes));
-    if (!zero || !target.is_memory()) PLUMB_TRY(target.zero(offset, unit_bytes));
+    const Result<bool> zero = target.is_zero(offset, unit_bytes);
+    if (zero && *zero && target.is_memory()) continue;
+    PLUMB_ASSIGN(const std::vector<BlockNumber> left, zero_readable(role, {BlockNumber(u * unit), unit}));
+    bad.insert(bad.end(), left.begin(), left.end());
   }
-  PLUMB_TRY(target.flush(slot.start_block * block_size(), slot.length_blocks * std::uint64_t{block_size()}));
+  PLUMB_TRY(
+      pmem::flush_readable(target, slot.start_block * block_size(), slot.length_blocks * std::uint64_t{block_size()}));
   return true;
 }
 
@@ -174,14 +180,25 @@ Status Store::recover_windows() {
     return copy;
   }();
   std::array<bool, media::kMaxDevices> touched{};
+  std::array<std::vector<BlockNumber>, media::kMaxDevices> bad;
   for (const media::WindowSlot& slot : state.windows) {
-    PLUMB_ASSIGN(const bool any, recover_window(slot));
-    if (any) touched[slot.device] = true;
+    std::vector<BlockNumber> bad_here;
+    PLUMB_ASSIGN(const bool any, recover_window(slot, bad_here));
+    if (!any) continue;
+    touched[slot.device] = true;
+    bad[slot.device].insert(bad[slot.device].end(), bad_here.begin(), bad_here.end());
   }
   if (std::none_of(touched.begin(), touched.end(), [](bool t) { return t; })) return {};
   // Separates the zeros, on every device that has some, from the record that forgets where they had to be.
   for (const DeviceRole role : roles())
     if (touched[index_of(role)]) PLUMB_TRY(device(role).drain());
+  // What is free and cannot be zeroed is the list's before its window is forgotten; and after all windows are zeroed,
+  // because the tree may grow into any of their blocks.
+  for (const DeviceRole role : roles()) {
+    std::vector<BlockNumber>& blocks = bad[index_of(role)];
+    std::sort(blocks.begin(), blocks.end());
+    PLUMB_TRY(list_bad(role, blocks));
+  }
   Transaction t(*this, Transaction::Privilege::kMayUseReserve);
   PLUMB_ASSIGN(media::State * changed, t.modify_state());
   for (media::WindowSlot& slot : changed->windows) slot = media::WindowSlot{};
@@ -251,17 +268,24 @@ Result<BlockRange> Store::allocate_units(DeviceRole role, Allocator::DataRequest
 }
 
 void Store::abandon_data(DeviceRole role, BlockRange range) {
-  pmem::Device& target = device(role);
-  const std::uint64_t offset = range.start.value * block_size();
-  const std::uint64_t length = range.length * block_size();
-  Status status = target.zero(offset, length);
-  if (status) status = target.flush_after_nt(offset, length);
+  auto bad = zero_readable(role, range);
   // Zeros durable before anybody can take the blocks, or the window that covers them can go.
-  if (status) status = target.drain();
-  if (status)
-    allocator(role).give_back(units_of(role, range));
-  else
+  if (!bad || !device(role).drain()) {
     unclean_windows_ = true;  // still in flight, so the window stays, and the next mount zeroes them
+    return;
+  }
+  const std::uint64_t unit = superblock_.unit_blocks(role);
+  std::uint64_t next = range.start.value;
+  for (std::size_t i = 0; i < bad->size();) {
+    const std::uint64_t start = (*bad)[i].value / unit * unit;
+    Withdrawn withdrawn{role, {BlockNumber(start), unit}, {}, true};
+    for (; i < bad->size() && (*bad)[i].value < start + unit; ++i) withdrawn.bad.push_back((*bad)[i]);
+    if (start > next) allocator(role).give_back(units_of(role, {BlockNumber(next), start - next}));
+    next = start + unit;
+    withdraw(std::move(withdrawn));
+  }
+  const std::uint64_t end = range.start.value + range.length;
+  if (end > next) allocator(role).give_back(units_of(role, {BlockNumber(next), end - next}));
 }
 
 Result<bool> Store::extend_zeroed(DeviceRole role) {
@@ -271,16 +295,26 @@ Result<bool> Store::extend_zeroed(DeviceRole role) {
   const std::uint64_t mark = allocator(role).zeroed_upto();
   const std::uint64_t units = allocator(role).blocks();
   if (mark >= units) return false;
-  const std::uint64_t end = std::min(units, mark + std::max<std::uint64_t>(1, kZeroStepBytes / unit_bytes));
-  const std::uint64_t offset = mark * unit_bytes;
-  const std::uint64_t length = (end - mark) * unit_bytes;
-  PLUMB_TRY(target.zero(offset, length));
-  PLUMB_TRY(target.flush_after_nt(offset, length));
+  std::uint64_t end = std::min(units, mark + std::max<std::uint64_t>(1, kZeroStepBytes / unit_bytes));
+  PLUMB_ASSIGN(std::vector<BlockNumber> bad, zero_readable(role, blocks_of(role, {BlockNumber(mark), end - mark})));
   // Zeros durable before the record that says so.
   PLUMB_TRY(target.drain());
+  if (!bad.empty()) PLUMB_TRY(allow_bad_blocks());
+  if (bad.size() > BadBlocks::kMaxPerTransaction) {
+    // Only as far as one transaction takes, but one unit at least.
+    const std::uint64_t unit = superblock_.unit_blocks(role);
+    end = std::max(mark + 1, bad[BadBlocks::kMaxPerTransaction].value / unit);
+    std::erase_if(bad, [&](BlockNumber block) { return block.value >= end * unit; });
+  }
   Transaction t(*this, Transaction::Privilege::kMayUseReserve);
   PLUMB_ASSIGN(media::State * state, t.modify_state());
   state->zeroed_upto[index_of(role)] = end * superblock_.unit_blocks(role);
+  // What cannot be zeroed becomes the list's with the record that says that the rest is zeros.
+  for (const BlockNumber block : bad) {
+    const BlockNumber unit(block.value / superblock_.unit_blocks(role));
+    if (allocator(role).withdraw(unit)) t.on_abort([this, role, unit] { allocator(role).release({unit, 1}); });
+  }
+  PLUMB_TRY(own_bad_units(t, role, bad));
   PLUMB_TRY(t.commit());
   allocator(role).advance_zeroed(end);
   return true;
@@ -323,8 +357,14 @@ std::byte* Transaction::modify(const BufferRef& buffer) {
 
 Result<BufferRef> Transaction::allocate(BufferType type, std::uint64_t owner) {
   Allocator& space = store_.allocator(DeviceRole::kMain);  // metadata lies there only
-  const auto block = space.take_metadata(privileged_);
-  if (!block) return fail(ENOSPC);
+  std::optional<BlockNumber> block;
+  while (true) {
+    block = space.take_metadata(privileged_);
+    if (!block) return fail(ENOSPC);
+    // Metadata is stored when there is no way back any more: not into a block that is known to be bad beforehand.
+    if (store_.device(DeviceRole::kMain).is_readable(block->value * block_size(), block_size())) break;
+    store_.withdraw({DeviceRole::kMain, {*block, 1}, {*block}, false});
+  }
   abort_actions_.push_back([&space, block = *block] { space.release({block, 1}); });
   PLUMB_TRY(set_bitmap(DeviceRole::kMain, {*block, 1}, true));
   BufferRef buffer = store_.buffers_.create(*block, type);
@@ -373,6 +413,15 @@ Status Transaction::set_bitmap(DeviceRole role, BlockRange range, bool allocated
     }
   }
   return {};
+}
+
+Result<bool> Transaction::is_allocated(DeviceRole role, BlockNumber block) {
+  const std::uint64_t bits = store_.superblock_.bits_per_bitmap_block();
+  const std::uint64_t unit = block.value / store_.superblock_.unit_blocks(role);
+  const std::uint64_t start = store_.superblock_.entry(role).bitmap_start;
+  PLUMB_ASSIGN(const BufferRef buffer, get(BlockNumber(start + unit / bits), BufferType::kBitmap));
+  const auto* map = reinterpret_cast<const std::uint8_t*>(buffer->bytes.get()) + sizeof(media::BitmapHeader);
+  return (map[unit % bits / 8] >> (unit % 8) & 1) != 0;
 }
 
 Status Transaction::free_data(DeviceRole role, BlockRange range) {

@@ -18,6 +18,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "fs/core/allocator.h"
+#include "fs/core/bad_blocks.h"
 #include "fs/core/buffer_pool.h"
 #include "fs/core/epochs.h"
 #include "fs/core/journal.h"
@@ -37,6 +38,8 @@ class Store {
   [[nodiscard]] Result<Journal::Recovery> open();
 
   [[nodiscard]] const Superblock& superblock() const { return superblock_; }
+  /// For the mount, which mends it and counts in it.
+  [[nodiscard]] Superblock& superblock() { return superblock_; }
   [[nodiscard]] pmem::Device& device(DeviceRole role) const { return superblock_.device(role); }
   [[nodiscard]] std::uint32_t block_size() const { return superblock_.block_size(); }
   [[nodiscard]] BufferPool& buffers() { return buffers_; }
@@ -59,7 +62,7 @@ class Store {
   void release_data(DeviceRole role, BlockRange range) { allocator(role).release(units_of(role, range)); }
 
   /// Blocks with data nobody owns are left in a window (a failed abandon_data): the windows must stay recorded.
-  [[nodiscard]] bool unclean_windows() const { return unclean_windows_.load(); }
+  [[nodiscard]] bool unclean_windows();
 
   /// Moves the zeroed mark of a device on by a window's worth. False: nothing is left above it.
   [[nodiscard]] Result<bool> extend_zeroed(DeviceRole role);
@@ -67,6 +70,22 @@ class Store {
   [[nodiscard]] Status checkpoint();
   /// The end of a mount: checkpoint and the clean mark.
   [[nodiscard]] Status close();
+
+  // --- store_bad_blocks.cc ---
+  [[nodiscard]] BadBlocks& bad_blocks() { return bad_blocks_; }
+  [[nodiscard]] const BadBlocks& bad_blocks() const { return bad_blocks_; }
+  /// Before the first entry: older programs must not write to the file system any more. Durable when it returns.
+  [[nodiscard]] Status allow_bad_blocks();
+  /// Zeroes the blocks, flushed and not yet drained. Returns those that stay bad, ascending: what can neither be
+  /// written nor read, and what is on the list and does not read as zeros afterwards. An error is that of the device as
+  /// a whole.
+  [[nodiscard]] Result<std::vector<BlockNumber>> zero_readable(DeviceRole role, BlockRange range);
+  /// Puts blocks that cannot be read on the list: those of `blocks` that are not there yet. A unit that the bitmap says
+  /// is free becomes the list's. What an operation has in flight right now, and what lies above the zeroed mark, is
+  /// left out and returned. No transaction is open in this thread.
+  [[nodiscard]] Result<std::vector<BlockNumber>> list_bad(DeviceRole role, std::span<const BlockNumber> blocks);
+  /// Gives the list what abandon_data could not give back.
+  [[nodiscard]] Status list_withdrawn();
 
   /// Zeros for holes: at least 1 MiB.
   [[nodiscard]] const std::byte* zeros() const { return zeros_.get(); }
@@ -105,7 +124,21 @@ class Store {
   [[nodiscard]] Status load_space();
   [[nodiscard]] Status load_bitmap(DeviceRole role);
   [[nodiscard]] Status recover_windows();
-  [[nodiscard]] Result<bool> recover_window(const media::WindowSlot& slot);
+  [[nodiscard]] Result<bool> recover_window(const media::WindowSlot& slot, std::vector<BlockNumber>& bad);
+  /// Makes the units around `bad`, which the bitmap says are free and which the caller has taken from the allocator,
+  /// the list's, together with the entries.
+  [[nodiscard]] Status own_bad_units(Transaction& t, DeviceRole role, std::span<const BlockNumber> bad);
+  [[nodiscard]] Result<std::vector<BadBlock>> classify_bad(DeviceRole role, std::span<const BlockNumber> blocks,
+                                                           std::vector<BlockNumber>& left);
+  void give_back_unlisted(DeviceRole role, std::span<const BadBlock> entries);
+  /// A unit that was taken from the allocator and turned out bad: it stays taken until it is the list's.
+  struct Withdrawn {
+    DeviceRole role = DeviceRole::kMain;
+    BlockRange unit;               // in blocks
+    std::vector<BlockNumber> bad;  // in it
+    bool in_flight = false;        // it counts as such in its window
+  };
+  void withdraw(Withdrawn withdrawn);
   enum class WindowOutcome : std::uint8_t { kOpened, kNoChunk, kAllBusy };
   [[nodiscard]] Result<WindowOutcome> open_window(DeviceRole role, const Allocator::DataRequest& request);
   [[nodiscard]] Result<BlockRange> allocate_units(DeviceRole role, Allocator::DataRequest request, bool may_wait);
@@ -118,7 +151,7 @@ class Store {
     return {BlockNumber(units.start.value * unit), units.length * unit};
   }
 
-  const Superblock superblock_;
+  Superblock superblock_;
   const bool read_only_;
   BufferPool buffers_;
   Journal journal_;
@@ -127,6 +160,10 @@ class Store {
   Mutex extend_mutex_;  // one move of the zeroed mark at a time; above the transaction lock
   Mutex transaction_mutex_;
   std::atomic<bool> unclean_windows_{false};
+  BadBlocks bad_blocks_;
+  Mutex feature_mutex_;    // one rewrite of the superblock at a time
+  Mutex withdrawn_mutex_;  // leaf
+  std::vector<Withdrawn> withdrawn_ PLUMB_GUARDED_BY(withdrawn_mutex_);
   absl::flat_hash_map<std::uint64_t, std::uint64_t> freed_metadata_;  // block -> sequence; under the transaction lock
   std::atomic<std::size_t> freed_metadata_count_{0};
   std::array<std::atomic<std::uint64_t>, media::kMaxDevices> pending_blocks_{};
@@ -162,6 +199,8 @@ class Transaction {
   /// Sets or clears bits of the bitmap of a device, for whole units. EUCLEAN if one already has that value: double
   /// allocation or double free.
   [[nodiscard]] Status set_bitmap(DeviceRole role, BlockRange range, bool allocated);
+  /// What the bitmap says about the unit around a block.
+  [[nodiscard]] Result<bool> is_allocated(DeviceRole role, BlockNumber block);
 
   void on_commit(std::function<void()> action) { commit_actions_.push_back(std::move(action)); }
   void on_abort(std::function<void()> action) { abort_actions_.push_back(std::move(action)); }

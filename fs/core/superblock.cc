@@ -112,6 +112,15 @@ Status Superblock::count_unsafe_shutdown() {
   return write(*devices_[0], media_);
 }
 
+Status Superblock::set_ro_compat(std::uint64_t bits) {
+  if ((media_.ro_compat & bits) == bits) return {};
+  const std::uint64_t before = media_.ro_compat;
+  media_.ro_compat = before | bits;
+  const Status written = write(*devices_[0], media_);
+  if (!written) media_.ro_compat = before;  // one copy may have them already, which is as legal
+  return written;
+}
+
 DeviceRole Superblock::data_role(std::uint32_t inode_flags) const {
   return (inode_flags & kInodeRealtime) != 0 && device_count() > 1 ? DeviceRole::kRealtime : DeviceRole::kMain;
 }

@@ -1,7 +1,8 @@
 // The superblock in core: the format's constants and the device table.
 //
 // Writeback, zeroing and reads ask it for the device of an inode; nobody derives a device from an address or a mapping.
-// Immutable after mount but for the unsafe-shutdown count (written before anything else runs). Safe for all threads.
+// Immutable after mount but for the unsafe-shutdown count (written before anything else runs) and ro_compat, with the
+// update count and the checksum, which nobody but its writer looks at. Safe for all threads.
 #pragma once
 
 #include <array>
@@ -40,6 +41,9 @@ class Superblock {
   [[nodiscard]] Status mend_copies();
   /// Counts a mount that found the file system not unmounted.
   [[nodiscard]] Status count_unsafe_shutdown();
+  /// Sets feature bits durably, before the first thing that needs them. Serialised by the caller; readers of other
+  /// fields are not disturbed.
+  [[nodiscard]] Status set_ro_compat(std::uint64_t bits);
 
   [[nodiscard]] const media::Superblock& media() const { return media_; }
   [[nodiscard]] std::uint32_t block_size() const { return block_size_; }

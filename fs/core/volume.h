@@ -73,6 +73,9 @@ struct MountOptions {
   unsigned interval_seconds = 5;   // writeback interval of deferred data; 0: never by itself
   unsigned commit_seconds = 5;     // log force on a page-cached device; 0: never by itself
   bool background_threads = true;  // tests: false, and call run_reclaim() by hand
+  /// Hears, in one line each, of failures that are no answer to a request: a block that was put on the list of bad
+  /// blocks, a log that cannot be written any more. Called from any thread; it does not call the volume.
+  std::function<void(const std::string& line)> on_notice;
 };
 
 struct FormatOptions {
@@ -206,6 +209,13 @@ struct RenameFlags {
   bool noreplace = false, exchange = false, whiteout = false;
 };
 
+struct BadBlockReport;  // bad_block_report.h
+/// Part of the list of bad blocks.
+struct BadBlocksPart {
+  std::vector<BadBlockReport> reports;
+  std::optional<std::uint64_t> next;  // where the rest begins
+};
+
 /// Counters of `plumb stat`, per member device.
 struct DeviceStatistics {
   std::string path, type, kind, role;  // role: "main", "realtime"
@@ -215,6 +225,7 @@ struct DeviceStatistics {
   std::uint64_t writeback_drains = 0;
   std::uint64_t device_flushes = 0, device_flushed_bytes = 0, device_drains = 0,
                 errors = 0;       // everything, log included
+  std::uint64_t bad_blocks = 0;   // on the list
   std::uint64_t dirty_bytes = 0;  // data stored and not yet durable
 };
 
@@ -284,11 +295,15 @@ class Volume {
   /// without O_APPEND. EISDIR is the kernel's.
   [[nodiscard]] Result<std::unique_ptr<FileHandle>> open(Inode& inode, int flags);
   /// Updates atime by the rules of the mount, unless `keep_atime` (O_NOATIME). Never blocks on writers of other files.
+  /// EIO: a block of the range is on the list of bad blocks.
   [[nodiscard]] Result<ReadPin> read(Inode& inode, std::uint64_t offset_bytes, std::uint64_t length_bytes,
                                      bool keep_atime = false);
+  /// Copying from the pin has failed: finds out where, so that the blocks get on the list. The pin is still held.
+  void note_unreadable(const ReadPin& pin);
   /// Returns the bytes written; less than asked only when space ran out midway (ENOSPC if none). With handle.append the
   /// offset is the end of the file as the volume knows it. `from_page_cache`: the kernel writes back a mapping (no
-  /// O_APPEND, no set-id clearing). EFBIG beyond kMaxFileSize.
+  /// O_APPEND, no set-id clearing). EFBIG beyond kMaxFileSize. EIO: a bad block that is not wholly written, or cannot
+  /// be written.
   [[nodiscard]] Result<std::uint64_t> write(FileHandle& handle, std::uint64_t offset_bytes, std::span<const iovec> data,
                                             const Caller& caller, bool from_page_cache = false);
   /// fallocate(2) modes 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]; else EOPNOTSUPP.
@@ -310,6 +325,12 @@ class Volume {
   [[nodiscard]] VolumeStatistics counters();
   /// Works off deletion and reclaim until nothing is pending that could go (tests, sync, ENOSPC).
   [[nodiscard]] Status run_reclaim();
+  /// The entries of the list of bad blocks from `cursor` on (0: all; else BadBlocksPart::next), at most `most`.
+  [[nodiscard]] Result<BadBlocksPart> report_bad_blocks(std::uint64_t cursor, std::size_t most);
+  /// Tries to make bad blocks usable: what no file owns is zeroed and free again if it can be read then; a note about
+  /// metadata that can be read again goes. Bad blocks of files become good by writing them. Returns how many blocks
+  /// left the list.
+  [[nodiscard]] Result<std::uint64_t> clear_bad_blocks();
   [[nodiscard]] bool read_only() const;
 
   [[nodiscard]] VolumeImpl& impl() { return *impl_; }

@@ -164,7 +164,7 @@ class FileStores {
         inode_(inode),
         role_(v.role_of(inode.media)),
         device_(v.superblock.device(role_)),
-        immediate_(v.immediate(device_)) {}
+        streaming_(v.immediate(device_) || !device_.is_memory()) {}
 
   Status store(const ExtentMap& fresh, std::uint64_t offset, std::uint64_t length, Source source) {
     const std::uint64_t block_size = v_.store.block_size();
@@ -184,14 +184,14 @@ class FileStores {
       Status status;
       for (std::uint64_t at = start; room != 0 && status;) {
         const std::span<const std::byte> piece = source.take(room);
-        status = store_file_bytes(device_, at, piece, immediate_ || !device_.is_memory());
+        status = store_file_bytes(device_, at, piece, streaming_);
         at += piece.size();
         room -= piece.size();
         offset += piece.size();
         length -= piece.size();
       }
       // After the store: a walk that took the range before it would not have flushed it.
-      dirty(start, count);
+      v_.mark_stored(inode_, role_, start, count);
       PLUMB_TRY(status);
     }
     return {};
@@ -209,7 +209,7 @@ class FileStores {
       if (from >= to) continue;
       const std::uint64_t at = it->second.device_block * block_size + (from - start);
       const Status status = zero_file_bytes(device_, at, to - from);
-      dirty(at, to - from);
+      v_.mark_stored(inode_, role_, at, to - from);
       PLUMB_TRY(status);
     }
     return {};
@@ -220,25 +220,37 @@ class FileStores {
   Status finish() { return device_.is_memory() ? device_.drain() : Status{}; }
 
  private:
-  void dirty(std::uint64_t at, std::uint64_t length) {
-    if (immediate_) return;
-    inode_.dirty(role_).add(at, length);
-    v_.mark_dirty(inode_);
-  }
-
   VolumeImpl& v_;
   Inode& inode_;
   const DeviceRole role_;
   pmem::Device& device_;
-  const bool immediate_;
+  const bool streaming_;
 };
 
 }  // namespace
 
+void VolumeImpl::mark_stored(Inode& inode, DeviceRole role, std::uint64_t at, std::uint64_t length) {
+  if (immediate(superblock.device(role))) return;
+  inode.dirty(role).add(at, length);
+  mark_dirty(inode);
+}
+
 Status VolumeImpl::zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes) {
-  FileStores stores(*this, inode);
-  PLUMB_TRY(stores.zero(offset_bytes, end_bytes));
-  return stores.finish();
+  while (offset_bytes < end_bytes) {
+    const std::uint64_t end = end_with_few_bad(inode, offset_bytes, end_bytes);
+    PLUMB_ASSIGN(const std::vector<FileBadBlock> renewed, renew_bad_blocks(inode, offset_bytes, end));
+    FileStores stores(*this, inode);
+    PLUMB_TRY(stores.zero(offset_bytes, end));
+    PLUMB_TRY(stores.finish());
+    offset_bytes = end;
+    if (renewed.empty()) continue;
+    Transaction t(store);
+    PLUMB_TRY(forget_bad_blocks(t, role_of(inode.media), renewed));
+    PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    // For fsync: until the record is durable a crash brings the entries back, and with them EIO.
+    adopt(inode, inode.media, sequence, true);
+  }
+  return {};
 }
 
 Status VolumeImpl::prepare_extension(Inode& inode, std::uint64_t new_end_bytes) {
@@ -300,11 +312,14 @@ Result<ReadPin> Volume::read(Inode& inode, std::uint64_t offset_bytes, std::uint
   }
 }
 
-ReadPin VolumeImpl::read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+Result<ReadPin> VolumeImpl::read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length) {
   ReadPin pin;
   const std::uint64_t size = inode.media.size_bytes;
-  if (offset >= size) return pin;
+  if (offset >= size || length == 0) return pin;
   length = std::min(length, size - offset);
+  // Not even a copy by the kernel is to touch what is known to be poison.
+  if (const auto bad = bad_blocks_of(inode, offset, offset + length); !bad.empty())
+    return bad_block_error(role_of(inode.media), bad.front().device_block);
   pin.length_bytes = length;
   attach(pin, store.epochs().pin());
   pmem::Device& device = superblock.data_device(inode.media.flags);
@@ -339,6 +354,7 @@ bool VolumeImpl::write_is_plain(const Inode& inode, std::uint64_t offset, std::u
   if (kill_setid && without_setid(inode.media.mode) != inode.media.mode) return false;
   if (inode.media.xattrs.block != 0 && read_xattr(store, inode.media, kCapabilityName)) return false;
   if (!times_are(inode.media, now())) return false;
+  if (!bad_blocks_of(inode, offset, offset + length).empty()) return false;  // they change the list
   const std::uint64_t block_size = store.block_size();
   return covered(inode.extents, offset / block_size, (offset + length + block_size - 1) / block_size);
 }
@@ -348,6 +364,8 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
                                                   bool kill_setid) {
   PLUMB_TRY(load_extents(store, inode));
   const std::uint64_t block_size = store.block_size();
+  length = end_with_few_bad(inode, offset, offset + length) - offset;
+  PLUMB_ASSIGN(std::vector<FileBadBlock> renewed, renew_bad_blocks(inode, offset, offset + length));
   if (offset + length > inode.media.size_bytes) PLUMB_TRY(prepare_extension(inode, offset + length));
   const UnknownTail tail_before = inode.tail;
   const DeviceRole role = role_of(inode.media);
@@ -359,6 +377,8 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
   PLUMB_ASSIGN(const std::uint64_t stopped, fresh.fill(inode.extents, first, last, file_bytes));
   if (stopped < last)
     length = std::min(length, stopped * block_size - offset);  // a short write: what there was space for
+  // What the write does not come to stays on the list.
+  std::erase_if(renewed, [&](const FileBadBlock& bad) { return bad.file_block * block_size >= offset + length; });
   const bool grows = offset + length > inode.media.size_bytes;
   // Until the commit, stores beyond the end are bytes beyond the end.
   if (grows) inode.tail.add(inode.media.size_bytes, offset + length);
@@ -376,6 +396,7 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
       PLUMB_TRY(insert_extent(t, next, inode.extents, FileBlock(file_block), range));
     }
     if (!fresh.empty()) PLUMB_TRY(settle_extents(t, next, inode.extents));
+    PLUMB_TRY(forget_bad_blocks(t, role, renewed));
     if (grows) next.size_bytes = offset + length;
     const Timestamp time = now();
     set_mtime(next, time);
@@ -390,7 +411,7 @@ Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t of
     forget_extents(inode);
     return tl::unexpected(committed.error());
   }
-  adopt(inode, next, *committed, grows || !fresh.empty());
+  adopt(inode, next, *committed, grows || !fresh.empty() || !renewed.empty());
   fresh.commit();
   if (grows) inode.tail = tail_before;
   return length;
@@ -612,7 +633,10 @@ Result<std::uint64_t> Volume::copy_range(FileHandle& from, std::uint64_t from_of
       bounce.resize(pin.length_bytes);
       std::size_t at = 0;
       for (const iovec& piece : pin.iov) {
-        if (!pmem::guarded_copy(bounce.data() + at, piece.iov_base, piece.iov_len)) return fail(EIO);
+        if (!pmem::guarded_copy(bounce.data() + at, piece.iov_base, piece.iov_len)) {
+          note_unreadable(pin);
+          return fail(EIO, "inode " + std::to_string(from.inode->number().value) + ": data cannot be read");
+        }
         at += piece.iov_len;
       }
     }

@@ -27,6 +27,7 @@ struct PendingReclaim {
   std::uint64_t length = 0;  // blocks to free now
   std::uint64_t left = 0;    // blocks of the entry that stay
   media::ReclaimKind kind = media::ReclaimKind::kData;
+  std::vector<BlockNumber> bad;  // of the blocks to free: cannot be zeroed
 };
 
 /// The lock of one more inode, for the holder of namespace_mutex: nobody else holds two, so their order is free. A
@@ -83,10 +84,42 @@ class VolumeImpl {
   /// Cuts extents beyond the size of an inode on the orphan list, and takes it off. Exclusive lock held.
   [[nodiscard]] Status finish_truncate(Inode& inode);
   [[nodiscard]] Status zero_pending(std::vector<PendingReclaim>& batch);
+  [[nodiscard]] Status limit_bad(std::vector<PendingReclaim>& batch);
+  [[nodiscard]] Status settle_bad(Transaction& t, const PendingReclaim& entry);
+  [[nodiscard]] std::vector<BlockRange> good_units(const PendingReclaim& entry) const;
   [[nodiscard]] Result<bool> reclaim_batch(bool with_metadata);
   [[nodiscard]] Status run_reclaim();
   void reclaim_loop();
   void throttle_reclaim();
+
+  // --- volume_bad_blocks.cc ---
+  /// Puts on the list what requests have found to be unreadable. Callers hold no locks.
+  [[nodiscard]] Status list_faults();
+  [[nodiscard]] std::vector<BlockNumber> unreadable_around(DeviceRole role, const std::vector<std::uint64_t>& faults);
+  void notify(const std::string& line) const;
+  /// The unit that the list owns is free again, if all of it can be zeroed.
+  [[nodiscard]] Result<bool> free_listed_unit(DeviceRole role, BlockRange unit);
+  [[nodiscard]] Result<bool> forget_if_readable(const BadBlock& entry);
+  /// Once, when the log has failed.
+  void report_failed_log();
+  /// A bad block of a file.
+  struct FileBadBlock {
+    std::uint64_t file_block = 0;
+    BlockNumber device_block;
+  };
+  /// The bad blocks of the file in [offset, end), in its order. Lock held, extents loaded.
+  [[nodiscard]] std::vector<FileBadBlock> bad_blocks_of(const Inode& inode, std::uint64_t offset,
+                                                        std::uint64_t end) const;
+  /// `end`, or less where the range has more bad blocks than one transaction lets go: the start of a block.
+  [[nodiscard]] std::uint64_t end_with_few_bad(const Inode& inode, std::uint64_t offset, std::uint64_t end) const;
+  /// Before the file's bytes [offset, end) are stored or zeroed: zeroes the bad blocks in there, as stores of the file.
+  /// They leave the list with the transaction that follows (forget_bad_blocks). EIO, and nothing is changed, if one of
+  /// them is not covered as far as the file has bytes in it; EIO if one cannot be read back. Exclusive lock held,
+  /// extents loaded.
+  [[nodiscard]] Result<std::vector<FileBadBlock>> renew_bad_blocks(Inode& inode, std::uint64_t offset,
+                                                                   std::uint64_t end);
+  [[nodiscard]] Status forget_bad_blocks(Transaction& t, DeviceRole role, const std::vector<FileBadBlock>& renewed);
+  [[nodiscard]] tl::unexpected<Error> bad_block_error(DeviceRole role, BlockNumber block) const;
 
   // --- volume_sync.cc ---
   void mark_dirty(Inode& inode);
@@ -112,9 +145,11 @@ class VolumeImpl {
   }
   /// Zeroes, durably, what is allocated beyond the end of the file, when it may not be zero. Exclusive lock held.
   [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
-  /// Zeroes the bytes of allocated blocks in the range, as stores of this file. Lock held.
+  /// Bytes of the file were stored on a device: dirty, unless the caller drains before the reply (immediate).
+  void mark_stored(Inode& inode, DeviceRole role, std::uint64_t at, std::uint64_t length);
+  /// Zeroes the bytes of allocated blocks in the range, as stores of this file. Exclusive lock held.
   [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
-  [[nodiscard]] ReadPin read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
+  [[nodiscard]] Result<ReadPin> read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
   [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length, bool kill_setid);
   [[nodiscard]] Result<std::uint64_t> write_exclusive(Inode& inode, std::uint64_t offset, std::uint64_t length,
                                                       std::span<const iovec> data, std::uint64_t skip_bytes,
@@ -131,9 +166,11 @@ class VolumeImpl {
   /// for size and extents. False: extents are left, finish_truncate() goes on when the transaction is gone.
   [[nodiscard]] Result<bool> shrink(Transaction& t, Inode& inode, media::Inode next, std::uint64_t size_bytes);
 
+  [[nodiscard]] Mutex& reclaim_mutex() { return reclaim_mutex_; }
+
   const MountOptions options;
-  Superblock superblock;
   Store store;
+  Superblock& superblock;  // the store's
   InodeTable table;
   InodeCache cache;
   Mutex namespace_mutex;
@@ -145,6 +182,10 @@ class VolumeImpl {
 
   Mutex dirty_mutex_;
   absl::flat_hash_set<std::uint64_t> dirty_inodes_ PLUMB_GUARDED_BY(dirty_mutex_);
+
+  // Offsets on each device: to be listed, but in flight when it was looked at. Under reclaim_mutex_.
+  std::array<std::vector<std::uint64_t>, media::kMaxDevices> unlisted_;
+  bool log_failure_told_ = false;  // of the reclaim thread
 
   Mutex walk_mutex_;      // one walk over all dirty inodes at a time
   Mutex reclaim_mutex_;   // one batch at a time

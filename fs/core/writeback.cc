@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "fs/core/volume.h"
+#include "pmem/unreadable.h"
 
 namespace plumb {
 namespace {
@@ -41,9 +42,16 @@ Status write_back_ranges(pmem::Device& device, pmem::DirtyRanges& dirty, Writeba
   // Memory is flushed by the cache line; on a page-cached device ranges of one page would be msynced twice.
   const std::uint64_t gap = device.is_memory() ? 0 : 4096;
   Status status;
+  Status lost;
   for (const pmem::ByteRange& range : coalesced(taken, gap)) {
-    status = device.flush(range.offset_bytes, range.length_bytes());
-    if (!status) break;
+    const Result<bool> flushed = pmem::flush_readable(device, range.offset_bytes, range.length_bytes());
+    if (!flushed) {
+      status = tl::unexpected(flushed.error());
+      break;
+    }
+    if (!*flushed && lost)
+      lost =
+          fail(EIO, device.info().path + ": what was to be made durable cannot be read any more", range.offset_bytes);
     if (counters != nullptr) {
       counters->ranges.fetch_add(1, std::memory_order_relaxed);
       counters->bytes.fetch_add(range.length_bytes(), std::memory_order_relaxed);
@@ -52,8 +60,11 @@ Status write_back_ranges(pmem::Device& device, pmem::DirtyRanges& dirty, Writeba
   // Separates what the caller is about to call durable from everything stored later.
   if (status) status = device.drain();
   if (counters != nullptr) counters->drains.fetch_add(1, std::memory_order_relaxed);
-  if (!status) dirty.put_back(taken);
-  return status;
+  if (!status) {
+    dirty.put_back(taken);
+    return status;
+  }
+  return lost;  // told once: no later walk can do better
 }
 
 }  // namespace plumb

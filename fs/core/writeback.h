@@ -26,8 +26,9 @@ struct DeviceStatistics;  // volume.h
 /// What a device and its writeback have counted; the rest of the structure is the caller's to fill.
 [[nodiscard]] DeviceStatistics statistics_of(const pmem::Device& device, const WritebackCounters& writeback);
 
-/// Flushes a snapshot of `dirty` on `device` and drains once. After an error the ranges are dirty again. Ranges that
-/// are close (same page) go as one. Callers serialise walks of the same set.
+/// Flushes a snapshot of `dirty` on `device` and drains once. After an error the ranges are dirty again, but for EIO of
+/// what cannot be read any more: that is lost, and the rest is durable. Ranges that are close (same page) go as one.
+/// Callers serialise walks of the same set.
 [[nodiscard]] Status write_back_ranges(pmem::Device& device, pmem::DirtyRanges& dirty,
                                        WritebackCounters* counters = nullptr);
 

@@ -34,7 +34,8 @@ using Uuid = std::array<std::uint8_t, 16>;
 // Feature bits. compat: unknown ones may be ignored; ro_compat: unknown ones allow reading only; incompat: unknown ones
 // refuse the mount.
 inline constexpr std::uint64_t kCompatKnown = 0;
-inline constexpr std::uint64_t kRoCompatKnown = 0;
+inline constexpr std::uint64_t kRoCompatBadBlocks = 1;  // the tree of bad blocks may have entries
+inline constexpr std::uint64_t kRoCompatKnown = kRoCompatBadBlocks;
 inline constexpr std::uint64_t kIncompatRealtime = 1;  // a realtime device is a member
 inline constexpr std::uint64_t kIncompatKnown = kIncompatRealtime;
 
@@ -172,7 +173,7 @@ struct State {
   BlockHeader header;
   TreeRoot inode_table;  // key: index of an inode block; value: Le64 block
   TreeRoot reclaim;      // key: device << 56 | block; value: ReclaimRecord
-  TreeRoot bad_blocks;   // key: device << 56 | block; value: Le32 length. Reserved, empty in this version
+  TreeRoot bad_blocks;   // key: device << 56 | block; value: BadBlockRecord
   Le64 orphan_head;      // inode number; linked through Inode::next_orphan; 0: none
   Le64 inodes_used;
   std::array<Le64, kMaxDevices> zeroed_upto;  // blocks from here on were never written by plumbfs and hold anything
@@ -259,6 +260,18 @@ struct ReclaimRecord {
   std::uint8_t reserved[3];
 };
 static_assert(sizeof(ReclaimRecord) == 8);
+
+/// Who owns the unit of allocation that a bad block lies in.
+enum class BadBlockOwner : std::uint8_t {
+  kOther = 0,  // a file, metadata, the reclaim tree, or it lies below the data area
+  kList = 1,   // nobody else: in use in the bitmap because of this entry
+};
+struct BadBlockRecord {
+  Le32 length_blocks;  // 1
+  std::uint8_t owner;  // BadBlockOwner
+  std::uint8_t reserved[3];
+};
+static_assert(sizeof(BadBlockRecord) == 8);
 
 // ---- inodes ----
 

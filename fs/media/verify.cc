@@ -34,7 +34,7 @@ std::size_t least_record(TreeKind kind, std::uint8_t level) {
     case TreeKind::kReclaim:
       return sizeof(ReclaimRecord);
     case TreeKind::kBadBlocks:
-      return sizeof(Le32);
+      return sizeof(BadBlockRecord);
     case TreeKind::kExtents:
       return sizeof(ExtentRecord);
     case TreeKind::kDirectory:

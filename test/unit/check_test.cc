@@ -265,7 +265,7 @@ TEST_CASE("check: superblocks, journal and state", "[core][check]") {
        },
        fixed("state block"), "window 3"},
       {"bad block tree", [](Editor& e, const Made&) { e.edit_state([&](media::State& s) { s.bad_blocks.block = 3; }); },
-       fixed("bad block tree"), "not empty"},
+       fixed("bad block tree"), "data area"},
   });
 }
 
