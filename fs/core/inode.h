@@ -90,6 +90,7 @@ class Inode {
   std::atomic<std::uint64_t> last_sequence{0};       // of the last record about this inode
   std::atomic<std::uint64_t> last_data_sequence{0};  // of the last record that fdatasync needs
   std::atomic<std::uint64_t> error_count{0};         // writeback errors so far (errseq)
+  std::atomic<std::uint64_t> reported_errors{0};     // as many of them some handle has reported
 
  private:
   friend class InodeCache;

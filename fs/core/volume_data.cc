@@ -461,7 +461,8 @@ Result<std::uint64_t> Volume::write(FileHandle& handle, std::uint64_t offset_byt
   }
   written = done;
   const bool sync = handle.sync || handle.dsync || v.options.sync || (inode.flags_hint() & kInodeSync) != 0;
-  if (sync && !from_page_cache) PLUMB_TRY(v.write_back(inode, handle.dsync ? FsyncMode::kDataOnly : FsyncMode::kFull));
+  // As fsync of this handle: an error that is told here is not told again.
+  if (sync && !from_page_cache) PLUMB_TRY(fsync(handle, handle.dsync ? FsyncMode::kDataOnly : FsyncMode::kFull));
   return written;
 }
 
@@ -587,7 +588,7 @@ Status Volume::allocate(FileHandle& handle, int mode, std::uint64_t offset_bytes
   });
   v.throttle_reclaim();
   const bool sync = handle.sync || handle.dsync || v.options.sync || (inode.flags_hint() & kInodeSync) != 0;
-  if (status && sync) return v.write_back(inode, FsyncMode::kFull);
+  if (status && sync) return fsync(handle, FsyncMode::kFull);
   return status;
 }
 
@@ -668,7 +669,8 @@ Result<std::unique_ptr<FileHandle>> Volume::open(Inode& inode, int flags) {
       return fail(EPERM);
     if (handle->writable && impl_->store.read_only()) return fail(EROFS);
   }
-  handle->seen_error = inode.error_count.load(std::memory_order_acquire);
+  // An error that nobody has been told yet is told to who opens the file after it, too.
+  handle->seen_error = inode.reported_errors.load(std::memory_order_acquire);
   handle->inode = impl_->reference(inode);
   return handle;
 }

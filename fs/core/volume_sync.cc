@@ -115,6 +115,7 @@ Status Volume::fsync(FileHandle& handle, FsyncMode mode) {
   const Status status = impl_->write_back(inode, mode);
   // Once to each open file, whoever's walk it was that failed.
   const std::uint64_t errors = inode.error_count.load(std::memory_order_acquire);
+  inode.reported_errors.store(errors, std::memory_order_release);
   if (handle.seen_error.exchange(errors, std::memory_order_acq_rel) != errors)
     return status ? fail(EIO, "an earlier writeback of this file failed") : status;
   return status;
