@@ -124,7 +124,8 @@ void extend_all_below(Actor& world, const std::string& directory) {
     const Attributes a = world.stat(name);
     if (S_ISDIR(a.mode)) extend_all_below(world, name);
     if (!S_ISREG(a.mode) || (a.flags & (kInodeImmutable | kInodeAppend)) != 0) continue;
-    const std::string old = world.read(name);
+    const std::string old = content_of(world, *world.find(name));
+    if (old.find(kUnreadable) != std::string::npos) continue;  // its end may be what is bad
     world.write(name, a.size_bytes + 3000, "end");
     require(world.read(name) == old + std::string(3000, '\0') + "end",
             "extending " + name + " shows bytes that were never written");

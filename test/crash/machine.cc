@@ -35,6 +35,7 @@ Machine::Machine(const MachineImage& image, MachineKinds kinds)
     : main_(std::make_unique<pmem::CrashDevice>(image.main, options_of(kinds.main, "main", clock_))) {
   if (image.realtime)
     realtime_ = std::make_unique<pmem::CrashDevice>(*image.realtime, options_of(*kinds.realtime, "realtime", clock_));
+  for (const std::uint64_t offset : kinds.poison) main_->poison(offset, 1);
 }
 
 Machine::Machine(std::uint64_t main_bytes, std::uint64_t realtime_bytes, MachineKinds kinds)

@@ -31,6 +31,7 @@ struct MachineImage {
 struct MachineKinds {
   pmem::DeviceKind main = pmem::DeviceKind::kMemory;
   std::optional<pmem::DeviceKind> realtime;
+  std::vector<std::uint64_t> poison = {};  // offsets of pages of the main device: bad for good, in every image too
 };
 
 class Machine {

@@ -31,6 +31,11 @@ struct Snapshot {
   std::map<InodeKey, VisibleInode> inodes;
 };
 
+/// What a reader gets who goes on behind errors. Bytes that cannot be read are kUnreadable, on the list of bad blocks
+/// or not; no test writes that.
+inline constexpr char kUnreadable = '!';
+[[nodiscard]] std::string content_of(World& world, Inode& inode);
+
 /// `held`: inodes that may have no name any more.
 [[nodiscard]] Snapshot take_snapshot(World& world, const std::vector<InodeRef>& held = {});
 
