@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "fs/core/repair_impl.h"
 #include "fs/media/verify.h"
@@ -182,23 +183,39 @@ void Planner::plan_reclaim() {
   }
 }
 
-// A bad block that nobody owns belongs to the list.
+// A listed block that nobody owns belongs to the list. So does one that was about to be freed and cannot be read: it
+// could not be zeroed.
 void Planner::plan_bad_blocks() {
-  std::vector<Entry> entries;
+  std::map<std::uint64_t, std::uint8_t> listed;  // by key: who owns it
   bool changed = !bad_blocks_.sound;
-  for (Entry& entry : bad_blocks_.entries) {
-    media::Le32 length;
-    std::memcpy(&length, entry.record.data(), sizeof length);
+  for (const Entry& entry : bad_blocks_.entries) {
+    media::BadBlockRecord record;
+    std::memcpy(&record, entry.record.data(), sizeof record);
     const std::size_t device = media::device_of_key(entry.key);
     const std::uint64_t block = media::number_of_key(entry.key);
-    if (device >= superblock_.device_count() || !spaces_[device]->holds(block, length)) {
-      changed = true;
-      continue;
-    }
-    const std::uint64_t unit = spaces_[device]->unit_blocks();
-    spaces_[device]->owned.set(block / unit, (block + length) / unit);
+    const bool sane = device < superblock_.device_count() && record.length_blocks == 1 &&
+                      block < superblock_.blocks(static_cast<DeviceRole>(device));
+    if (sane) listed.emplace(entry.key, record.owner);
+    changed = changed || !sane;
+  }
+  for (const DeviceRole role : roles()) changed = find_unreadable(role, listed) || changed;
+  std::vector<Entry> entries;
+  std::vector<std::pair<Space*, std::uint64_t>> taken;
+  for (const auto& [key, owner] : listed) {
+    Space& data = *spaces_[media::device_of_key(key)];
+    const std::uint64_t unit = media::number_of_key(key) / data.unit_blocks();
+    const bool others = unit < data.data_start() || data.owned.test(unit);
+    media::BadBlockRecord record{};
+    record.length_blocks = 1;
+    record.owner = static_cast<std::uint8_t>(others ? media::BadBlockOwner::kOther : media::BadBlockOwner::kList);
+    changed = changed || owner != record.owner;
+    if (!others) taken.emplace_back(&data, unit);
+    Entry entry{key, {}};
+    entry.record.assign(reinterpret_cast<const char*>(&record), sizeof record);
     entries.push_back(std::move(entry));
   }
+  for (const auto& [data, unit] : taken) data->owned.set(unit, unit + 1);
+  needs_bad_block_feature_ = !entries.empty();
   if (changed) {
     note("bad block tree", "made anew", true);
     replace_tree(bad_blocks_, NewTree::Place::kBadBlocks, 0, std::move(entries));
@@ -209,6 +226,25 @@ void Planner::plan_bad_blocks() {
     state_.bad_blocks.nodes = static_cast<std::uint32_t>(bad_blocks_.nodes.size());
     state_changed_ = true;
   }
+}
+
+// Adds blocks in use that nobody owns, and that cannot be read, to the list. True if there are any.
+bool Planner::find_unreadable(DeviceRole role, std::map<std::uint64_t, std::uint8_t>& listed) {
+  const Space& data = space(role);
+  const pmem::Device& device = superblock_.device(role);
+  const std::uint64_t unit_bytes = superblock_.unit_bytes(role);
+  bool any = false;
+  for_bit_runs(
+      data.data_start(), data.units(),
+      [&](std::uint64_t i) { return (data.bits.word(i) | data.unknown.word(i)) & ~data.owned.word(i); },
+      [&](std::uint64_t from, std::uint64_t to) {
+        if (device.is_zero(from * unit_bytes, (to - from) * unit_bytes)) return;
+        for (std::uint64_t block = from * data.unit_blocks(); block < to * data.unit_blocks(); ++block) {
+          if (device.is_zero(block * block_size(), block_size())) continue;
+          any = listed.emplace(media::device_key(index_of(role), block), 0).second || any;
+        }
+      });
+  return any;
 }
 
 Status Planner::plan_new_trees() {
@@ -431,6 +467,8 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
     report.needs_more = options.preen && !planner.is_harmless();
     planner.report_notes();
     if (report.needs_more) break;
+    // Durable in both copies before the first entry.
+    if (planner.needs_bad_block_feature()) PLUMB_TRY(superblock.set_ro_compat(media::kRoCompatBadBlocks));
     PLUMB_ASSIGN(const bool changed, planner.apply(journal));
     done = !changed;
   }

@@ -120,6 +120,7 @@ class Planner {
   /// Walks the volume and plans. ENOSPC, or an error of the device.
   [[nodiscard]] Status plan();
   [[nodiscard]] bool is_harmless() const { return harmless_; }
+  [[nodiscard]] bool needs_bad_block_feature() const { return needs_bad_block_feature_; }
   /// Stores the plan; true if there was anything to store. The journal is recovered, and empty afterwards.
   [[nodiscard]] Result<bool> apply(Journal& journal);
   /// Moves what was planned to the report.
@@ -181,6 +182,7 @@ class Planner {
   void walk();
   void plan_reclaim();
   void plan_bad_blocks();
+  bool find_unreadable(DeviceRole role, std::map<std::uint64_t, std::uint8_t>& listed);
   void plan_marks();
   void plan_windows();
   [[nodiscard]] Status plan_new_trees();
@@ -270,6 +272,7 @@ class Planner {
   bool harmless_ = true;
   media::State state_{};
   bool state_changed_ = false;
+  bool needs_bad_block_feature_ = false;
   std::array<bool, media::kMaxDevices> zero_all_{};           // which free blocks are zero is not known
   std::vector<std::pair<DeviceRole, KeyRange>> zero_ranges_;  // units, end exclusive: free ones are zeroed
 

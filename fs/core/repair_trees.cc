@@ -20,7 +20,7 @@ std::size_t record_length(media::TreeKind kind) {
     case media::TreeKind::kReclaim:
       return sizeof(media::ReclaimRecord);
     case media::TreeKind::kBadBlocks:
-      return sizeof(media::Le32);
+      return sizeof(media::BadBlockRecord);
     case media::TreeKind::kExtents:
       return sizeof(media::ExtentRecord);
     default:

@@ -45,7 +45,10 @@ struct Damaged {
   [[nodiscard]] Members members() const { return {*main, realtime.get()}; }
   [[nodiscard]] CheckReport check() const {
     const auto report = check_volume(members(), {.zeros = (flags & kZeros) != 0, .progress = {}});
-    return report ? *report : CheckReport{.problems_total = 1};
+    if (report) return *report;
+    CheckReport nothing;
+    nothing.problems_total = 1;
+    return nothing;
   }
   [[nodiscard]] Result<std::unique_ptr<Volume>> mount() const {
     MountOptions options = test::quiet_mount();
