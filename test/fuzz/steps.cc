@@ -82,7 +82,7 @@ void Steps::take(Input& input, std::span<const Step> allowed) {
     return run(step, pick(inode), arguments);
   }
   // A name, an offset or an xattr further on each time.
-  const std::uint16_t stride = 1 + (inode >> 4) * 64;
+  const auto stride = static_cast<std::uint16_t>(1 + (inode >> 4) * 64);
   for (int i = 0; i < kRepeats; ++i, arguments.a = static_cast<std::uint16_t>(arguments.a + stride))
     run(last_, pick(last_inode_), arguments);
 }
