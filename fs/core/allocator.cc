@@ -159,7 +159,7 @@ Allocator::DataResult Allocator::take_data(const DataRequest& request) {
   MutexLock lock(mutex_);
   DataRequest bounded = request;
   const std::uint64_t keep = request.privileged ? 0 : reserve_;
-  if (free_ <= keep) return {{}, Shortage::kNoSpace};
+  if (free_ <= keep || !may_take()) return {{}, Shortage::kNoSpace};
   // Below the mark the reserve is kept too: metadata can be nowhere else, and moving the mark may need some.
   if (free_above_mark_ != 0 && free_ - free_above_mark_ <= keep) return {{}, Shortage::kNeedZeroed};
   bounded.blocks = std::min(request.blocks, free_ - free_above_mark_ - keep);
@@ -258,7 +258,7 @@ void Allocator::give_back(BlockRange range) {
 
 std::optional<BlockNumber> Allocator::take_metadata(bool privileged) {
   MutexLock lock(mutex_);
-  if (free_ <= (privileged ? 0 : reserve_) || free_ <= free_above_mark_) return std::nullopt;
+  if (free_ <= (privileged ? 0 : reserve_) || free_ <= free_above_mark_ || !may_take()) return std::nullopt;
   // From the cursor to the mark, then from the start: chunks that are not meant for big files first.
   for (const bool any : {false, true}) {
     const std::uint64_t first = metadata_cursor_ / chunk_blocks_;

@@ -94,6 +94,12 @@ class Allocator {
   void open_window(std::size_t slot, BlockRange range, Class size_class);
   void close_windows();
 
+  /// Tests: after so many requests, of data or metadata, every one finds no space, privileged or not.
+  void run_out_after(std::uint64_t requests) {
+    MutexLock lock(mutex_);
+    requests_left_ = requests;
+  }
+
   [[nodiscard]] bool is_used(BlockNumber block) const {
     MutexLock lock(mutex_);
     return used(block.value);
@@ -114,6 +120,8 @@ class Allocator {
     std::uint64_t cursor = 0;  // chunk to look in first
   };
 
+  // False: the injected shortage has begun. Under the lock.
+  [[nodiscard]] bool may_take() { return requests_left_ != 0 && requests_left_-- != 0; }
   [[nodiscard]] bool used(std::uint64_t block) const { return (used_[block / 64] >> (block % 64) & 1) != 0; }
   void mark(std::uint64_t start, std::uint64_t length, bool value);
   [[nodiscard]] std::uint64_t free_between(std::uint64_t from, std::uint64_t to) const;
@@ -136,8 +144,9 @@ class Allocator {
   std::uint64_t zeroed_upto_ = 0;
   std::uint64_t free_above_mark_ = 0;
   std::uint64_t clock_ = 0;
-  std::uint64_t metadata_cursor_ = 0;  // block
-  std::uint64_t big_cursor_ = 0;       // chunk
+  std::uint64_t metadata_cursor_ = 0;                // block
+  std::uint64_t big_cursor_ = 0;                     // chunk
+  std::uint64_t requests_left_ = ~std::uint64_t{0};  // until the injected shortage; never reached without one
 };
 
 }  // namespace plumb

@@ -9,6 +9,7 @@
 #include "fs/fuse/log.h"
 #include "fs/fuse/mount_point.h"
 #include "fs/fuse/options.h"
+#include "fs/fuse/out_of_memory.h"
 #include "fs/fuse/session.h"
 
 namespace plumb::fuse {
@@ -27,6 +28,7 @@ int run(int argc, char** argv) {
   }
   if (options->fake) return kExitOk;
   start_log(options->debug);
+  end_when_out_of_memory();
 
   // What can be said without the device is said before there is a second process.
   if (const Status usable = check_fuse_device(); !usable) return complain(usable.error(), kExitFailed);

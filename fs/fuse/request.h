@@ -1,8 +1,9 @@
 // One request of the kernel, and its one reply.
 //
 // Invariants: a request is replied to exactly once. Callback<> makes sure of it: an exception before the reply becomes
-// ENOMEM or EIO, nothing passes into libfuse, and a handler that returns without a reply is a bug (assert). No lock is
-// held across a reply: the kernel may send the forget or release that ends an object before the call returns.
+// ENOMEM (served raw: a volume's daemon ends, see out_of_memory.h) or EIO, nothing passes into libfuse, and a handler
+// that returns without a reply is a bug (assert). No lock is held across a reply: the kernel may send the forget or
+// release that ends an object before the call returns.
 //
 // Thread safety: a Request belongs to the thread that handles it.
 #pragma once
