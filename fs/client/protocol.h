@@ -30,6 +30,28 @@ static_assert(sizeof(Statistics) == 8 + kStatisticsTextMax);
 static_assert(offsetof(Statistics, text) == 8);
 static_assert(sizeof(Statistics) < (1U << _IOC_SIZEBITS));
 
+/// Question and answer of kIocBadBlocks: the list of bad blocks, a part at a time.
+struct BadBlocks {
+  std::uint32_t version;       // kVersion
+  std::uint32_t length_bytes;  // of the text, without a terminating NUL
+  // Question: 0, or what the last answer had here. Answer: kBadBlocksEnd when there is no more.
+  std::uint64_t cursor;
+  char text[kStatisticsTextMax];  // UTF-8 JSON: an array, see `plumb badblocks --json`; the rest is zeros
+};
+inline constexpr std::uint64_t kBadBlocksEnd = ~std::uint64_t{0};
+static_assert(sizeof(BadBlocks) == 16 + kStatisticsTextMax);
+static_assert(offsetof(BadBlocks, text) == 16);
+static_assert(sizeof(BadBlocks) < (1U << _IOC_SIZEBITS));
+
+/// Answer of kIocClearBadBlocks.
+struct ClearedBadBlocks {
+  std::uint32_t version;  // kVersion
+  std::uint32_t reserved;
+  std::uint64_t cleared;  // blocks that left the list
+  std::uint64_t left;     // blocks on the list
+};
+static_assert(sizeof(ClearedBadBlocks) == 24);
+
 inline constexpr unsigned kIocType = 0xf5;
 
 /// Counters of the volume. Anybody may ask.
@@ -39,5 +61,9 @@ inline constexpr std::uint32_t kIocStatistics = _IOR(kIocType, 1, Statistics);
 inline constexpr std::uint32_t kIocSync = _IO(kIocType, 2);
 /// Works off deletion and reclaim until nothing is pending that could go. Root only.
 inline constexpr std::uint32_t kIocReclaim = _IO(kIocType, 3);
+/// The list of bad blocks, with what they are part of. Root only: it has the names of files.
+inline constexpr std::uint32_t kIocBadBlocks = _IOWR(kIocType, 4, BadBlocks);
+/// Tries to make bad blocks usable that no file owns. Root only.
+inline constexpr std::uint32_t kIocClearBadBlocks = _IOR(kIocType, 5, ClearedBadBlocks);
 
 }  // namespace plumb::protocol

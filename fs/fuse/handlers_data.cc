@@ -37,7 +37,7 @@ void read(Server& server, Request& request, fuse_ino_t id, std::size_t size, off
   const bool keep_atime = (file->flags & O_NOATIME) != 0;
   const auto pin = server.volume.read(inode, static_cast<std::uint64_t>(offset), size, keep_atime);
   if (!pin) return request.error(pin.error());
-  request.data(*pin, InodeNumber(id));
+  if (!request.data(*pin, InodeNumber(id))) server.volume.note_unreadable(*pin);
 }
 
 void write(Server& server, Request& request, fuse_ino_t, const char* data, std::size_t size, off_t offset,

@@ -6,11 +6,13 @@
 
 #include <linux/fs.h>
 
+#include <cstddef>
 #include <cstring>
 #include <optional>
 #include <string>
 
 #include "fs/client/protocol.h"
+#include "fs/fuse/bad_blocks.h"
 #include "fs/fuse/handlers.h"
 #include "fs/fuse/statistics.h"
 
@@ -105,6 +107,26 @@ void reply_statistics(Server& server, Request& request, std::size_t output_bytes
   reply_value(request, **reply, output_bytes);
 }
 
+void reply_bad_blocks(Server& server, Request& request, const void* input, std::size_t input_bytes,
+                      std::size_t output_bytes) {
+  if (request.context().uid != 0) return request.error(EPERM);
+  if (input_bytes < sizeof(protocol::BadBlocks)) return request.error(EINVAL);
+  std::uint64_t cursor = 0;
+  std::memcpy(&cursor, static_cast<const std::byte*>(input) + offsetof(protocol::BadBlocks, cursor), sizeof cursor);
+  const auto reply = bad_blocks_reply(server.volume, cursor);
+  if (!reply) return request.error(reply.error());
+  reply_value(request, **reply, output_bytes);
+}
+
+void clear_bad_blocks(Server& server, Request& request, std::size_t output_bytes) {
+  if (request.context().uid != 0) return request.error(EPERM);
+  const auto cleared = server.volume.clear_bad_blocks();
+  if (!cleared) return request.error(cleared.error());
+  protocol::ClearedBadBlocks reply{.version = protocol::kVersion, .reserved = 0, .cleared = *cleared, .left = 0};
+  for (const DeviceStatistics& device : server.volume.counters().devices) reply.left += device.bad_blocks;
+  reply_value(request, reply, output_bytes);
+}
+
 }  // namespace
 
 void ioctl(Server& server, Request& request, fuse_ino_t id, unsigned command, void*, fuse_file_info*, unsigned,
@@ -137,6 +159,10 @@ void ioctl(Server& server, Request& request, fuse_ino_t id, unsigned command, vo
       const Status status = server.volume.run_reclaim();
       return status ? request.ioctl(nullptr, 0) : request.error(status.error());
     }
+    case protocol::kIocBadBlocks:
+      return reply_bad_blocks(server, request, input, input_bytes, output_bytes);
+    case protocol::kIocClearBadBlocks:
+      return clear_bad_blocks(server, request, output_bytes);
     default:
       return request.error(ENOTTY);
   }

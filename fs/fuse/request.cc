@@ -97,24 +97,22 @@ void Request::statx(const Attributes& attributes) {
 }
 #endif
 
-void Request::data(const ReadPin& pin, InodeNumber inode) {
+bool Request::data(const ReadPin& pin, InodeNumber inode) {
 #if PLUMB_FUSE_HAS_IO_URING
   if (fuse_req_is_uring(request_)) {
     char* payload = nullptr;
     std::size_t payload_bytes = 0;
     if (fuse_req_get_payload(request_, &payload, &payload_bytes, nullptr) != 0 || payload_bytes < pin.length_bytes) {
       error(EIO);
-      return;
+      return true;  // the medium has not been asked
     }
-    data_by_copy(pin, inode, payload);
-    return;
+    return data_by_copy(pin, inode, payload);
   }
 #endif
   // More pieces than writev(2) takes, with one for the header.
   if (pin.iov.size() >= IOV_MAX) {
     const auto buffer = std::make_unique_for_overwrite<char[]>(pin.length_bytes);
-    data_by_copy(pin, inode, buffer.get());
-    return;
+    return data_by_copy(pin, inode, buffer.get());
   }
   // The kernel reads the mapping. Where it cannot, because the medium fails there, it ends the request with EIO by
   // itself.
@@ -127,20 +125,23 @@ void Request::data(const ReadPin& pin, InodeNumber inode) {
     result = fuse_reply_iov(take(), pin.iov.data(), static_cast<int>(pin.iov.size()));
   }
   const bool nobody_waits = result == -ENOENT || result == -ENODEV;  // the caller, or the mount, is gone
-  if (result < 0 && !nobody_waits) log_unreadable(inode);
+  if (result >= 0 || nobody_waits) return true;
+  log_unreadable(inode);
+  return false;
 }
 
-void Request::data_by_copy(const ReadPin& pin, InodeNumber inode, char* buffer) {
+bool Request::data_by_copy(const ReadPin& pin, InodeNumber inode, char* buffer) {
   std::size_t copied_bytes = 0;
   for (const iovec& piece : pin.iov) {
     if (!pmem::guarded_copy(buffer + copied_bytes, piece.iov_base, piece.iov_len)) {
       log_unreadable(inode);
       error(EIO);
-      return;
+      return false;
     }
     copied_bytes += piece.iov_len;
   }
   static_cast<void>(bytes(buffer, copied_bytes));
+  return true;
 }
 
 void log_exception(std::string_view what) noexcept {

@@ -62,9 +62,9 @@ class Request {
 #if PLUMB_FUSE_HAS_STATX
   void statx(const Attributes& attributes);
 #endif
-  /// The bytes of `pin`, from the mapping straight into the kernel or the ring; EIO where the medium fails. `inode` is
-  /// for the log.
-  void data(const ReadPin& pin, InodeNumber inode);
+  /// The bytes of `pin`, from the mapping straight into the kernel or the ring; EIO where the medium fails, and false.
+  /// `inode` is for the log.
+  bool data(const ReadPin& pin, InodeNumber inode);
 
  private:
   [[nodiscard]] fuse_req_t take() {
@@ -72,7 +72,7 @@ class Request {
     replied_ = true;
     return request_;
   }
-  void data_by_copy(const ReadPin& pin, InodeNumber inode, char* buffer);
+  bool data_by_copy(const ReadPin& pin, InodeNumber inode, char* buffer);
 
   const fuse_req_t request_;
   bool replied_ = false;

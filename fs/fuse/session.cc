@@ -164,6 +164,8 @@ int run_session(Options options, Launch& launch) {
   auto devices = open_members(std::move(*device), options.realtime_device,
                               [&](const std::string& path) { return claim(options, path, nullptr); });
   if (!devices) return complain(about(options.device, devices.error()), kExitFailed);
+  // As failures of requests: a medium that fails must not fill the log.
+  options.volume.on_notice = [](const std::string& line) { log_failure(line); };
   auto volume = Volume::mount(devices->members(), options.volume);
   if (!volume) return complain(about(options.device, volume.error()), kExitFailed);
 

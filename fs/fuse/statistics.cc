@@ -23,6 +23,7 @@ Json device_json(const DeviceStatistics& device) {
           {"device_flushed_bytes", device.device_flushed_bytes},
           {"device_drains", device.device_drains},
           {"errors", device.errors},
+          {"bad_blocks", device.bad_blocks},
           {"dirty_bytes", device.dirty_bytes}};
 }
 

@@ -7,6 +7,7 @@
 #   fs/fuse     sees pmem, fs/media, fs/core, fs/fuse, fs/client/protocol.h
 #   fs/client   sees pmem, fs/client (of which protocol.h is the contract with the daemon)
 #   tools       see  pmem, fs/media, fs/core, tools, fs/client/protocol.h, and of fs/fuse what serves `plumb raw`
+#               and the JSON of `plumb badblocks`
 #
 # and that libfuse's headers are included below fs/fuse only. Prints every offending line.
 #
@@ -57,7 +58,7 @@ check fs/media pmem/ fs/media/
 check fs/core pmem/ fs/media/ fs/core/
 check fs/fuse pmem/ fs/media/ fs/core/ fs/fuse/ fs/client/protocol.h
 check fs/client pmem/ fs/client/
-check tools pmem/ fs/media/ fs/core/ tools/ fs/client/protocol.h fs/fuse/raw_session.h
+check tools pmem/ fs/media/ fs/core/ tools/ fs/client/protocol.h fs/fuse/raw_session.h fs/fuse/bad_blocks.h
 
 if ((checked == 0)); then
     echo "include direction: found no sources below $root"

@@ -18,6 +18,7 @@ inline constexpr int kPlumbUsage = 2;
 void add_stat_command(CLI::App& app, int& status);
 void add_sync_command(CLI::App& app, int& status);
 void add_info_command(CLI::App& app, int& status);
+void add_badblocks_command(CLI::App& app, int& status);
 void add_get_command(CLI::App& app, int& status);
 void add_set_command(CLI::App& app, int& status);
 void add_raw_command(CLI::App& app, int& status);

@@ -5,8 +5,10 @@
 #include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
+#include "fs/core/store.h"
 #include "fs/core/superblock.h"
 #include "fs/media/layout.h"
 #include "fs/media/uuid_text.h"
@@ -48,7 +50,17 @@ Json member_json(const media::DeviceEntry& entry) {
   return json;
 }
 
-Json info_json(const pmem::Device& device, const SuperblockCopies& copies) {
+// Entries of the list of bad blocks. Nothing: the metadata that would tell cannot be read.
+std::optional<std::uint64_t> count_bad_blocks(pmem::Device& device) {
+  const auto superblock = Superblock::read_main(device);
+  if (!superblock) return std::nullopt;
+  if ((superblock->media().ro_compat & media::kRoCompatBadBlocks) == 0) return 0;
+  Store store(*superblock, true);
+  if (!store.open()) return std::nullopt;
+  return store.bad_blocks().all().size();
+}
+
+Json info_json(pmem::Device& device, const SuperblockCopies& copies) {
   const media::Superblock& superblock = copies.current()->superblock;
   const auto clean = was_unmounted(device, superblock);
   Json json;
@@ -67,6 +79,8 @@ Json info_json(const pmem::Device& device, const SuperblockCopies& copies) {
   json["journal_bytes"] = superblock.journal_bytes.get();
   json["clean"] = clean ? Json(*clean) : Json(nullptr);
   json["unsafe_shutdowns"] = superblock.unsafe_shutdowns.get();
+  const auto bad_blocks = count_bad_blocks(device);
+  json["bad_blocks"] = bad_blocks ? Json(*bad_blocks) : Json(nullptr);
   for (const SuperblockCopy& copy : copies.copies)
     json["superblock_copies"].push_back({{"offset_bytes", copy.offset_bytes}, {"state", copy_text(copy)}});
   for (std::uint32_t i = 0; i < superblock.device_count; ++i)
@@ -87,7 +101,7 @@ std::string features_text(const media::Superblock& superblock) {
   return text.data();
 }
 
-void print_info(const pmem::Device& device, const SuperblockCopies& copies) {
+void print_info(pmem::Device& device, const SuperblockCopies& copies) {
   const media::Superblock& superblock = copies.current()->superblock;
   const auto clean = was_unmounted(device, superblock);
   const std::string label = label_of(superblock.label);
@@ -104,6 +118,10 @@ void print_info(const pmem::Device& device, const SuperblockCopies& copies) {
                 : *clean ? "clean"
                          : "not unmounted; the next mount recovers it");
   line("unsafe shutdowns", std::to_string(superblock.unsafe_shutdowns));
+  const auto bad_blocks = count_bad_blocks(device);
+  line("bad blocks", !bad_blocks        ? "unknown: the metadata cannot be read"
+                     : *bad_blocks == 0 ? "none"
+                                        : std::to_string(*bad_blocks) + "; see plumb badblocks");
   for (const SuperblockCopy& copy : copies.copies)
     line("superblock", "at byte " + std::to_string(copy.offset_bytes) + ": " + copy_text(copy));
   for (std::uint32_t i = 0; i < superblock.device_count; ++i) {

@@ -16,13 +16,14 @@ int run(int argc, char** argv) {
   add_stat_command(app, status);
   add_sync_command(app, status);
   add_info_command(app, status);
+  add_badblocks_command(app, status);
   add_get_command(app, status);
   add_set_command(app, status);
   add_raw_command(app, status);
 
   if (const auto early = parse(app, argc, argv, kPlumbProgram, kPlumbUsage)) return *early;
   if (app.get_subcommands().empty()) {
-    complain(kPlumbProgram, "a subcommand is needed (stat, sync, info, get, set, raw); see plumb --help");
+    complain(kPlumbProgram, "a subcommand is needed (stat, sync, info, badblocks, get, set, raw); see plumb --help");
     return kPlumbUsage;
   }
   return status;
