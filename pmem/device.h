@@ -45,6 +45,12 @@
 #include "pmem/mutex.h"
 #include "pmem/result.h"
 
+#ifdef PLUMBFS_MUTATION
+#include <source_location>
+
+#include "pmem/mutation.h"
+#endif
+
 namespace plumb::pmem {
 
 enum class DeviceKind : std::uint8_t {
@@ -88,12 +94,31 @@ struct DeviceCounters {
   std::atomic<std::uint64_t> errors{0};
 };
 
-class Device {
+/// What each kind of device does in its own way. A class apart, so that a build for mutation tests can put itself
+/// between callers and it.
+class DeviceOperations {
  public:
-  Device(const Device&) = delete;
-  Device& operator=(const Device&) = delete;
-  virtual ~Device() = default;
+  DeviceOperations(const DeviceOperations&) = delete;
+  DeviceOperations& operator=(const DeviceOperations&) = delete;
+  virtual ~DeviceOperations() = default;
 
+  /// Cached stores: for small things that will be read again soon.
+  [[nodiscard]] virtual Status store(std::uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
+  /// Streaming stores: for data and log records. memory kind: durable after the next drain() of this thread.
+  [[nodiscard]] virtual Status store_nt(std::uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
+  /// Streaming stores of zeros; same durability as store_nt.
+  [[nodiscard]] virtual Status zero(std::uint64_t offset_bytes, std::uint64_t length_bytes) = 0;
+
+  [[nodiscard]] virtual Status flush(std::uint64_t offset_bytes, std::uint64_t length_bytes) = 0;
+  [[nodiscard]] virtual Status drain() = 0;
+  [[nodiscard]] virtual Status deep_flush(std::uint64_t offset_bytes, std::uint64_t length_bytes) = 0;
+
+ protected:
+  DeviceOperations() = default;
+};
+
+class Device : public DeviceOperations {
+ public:
   [[nodiscard]] const DeviceInfo& info() const { return info_; }
   [[nodiscard]] std::uint64_t size_bytes() const { return info_.size_bytes; }
   [[nodiscard]] bool is_memory() const { return info_.kind == DeviceKind::kMemory; }
@@ -125,26 +150,49 @@ class Device {
   /// The offset of a byte that view() has shown; nothing if the address is not of this device.
   [[nodiscard]] std::optional<std::uint64_t> offset_of(const void* address) const;
 
-  /// Cached stores: for small things that will be read again soon.
-  [[nodiscard]] virtual Status store(std::uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
-  /// Streaming stores: for data and log records. memory kind: durable after the next drain() of this thread.
-  [[nodiscard]] virtual Status store_nt(std::uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
-  /// Streaming stores of zeros; same durability as store_nt.
-  [[nodiscard]] virtual Status zero(std::uint64_t offset_bytes, std::uint64_t length_bytes) = 0;
-
-  [[nodiscard]] virtual Status flush(std::uint64_t offset_bytes, std::uint64_t length_bytes) = 0;
+#ifndef PLUMBFS_MUTATION
   /// What store_nt and zero still need before drain(): nothing on the memory kind, flush() on the cached kind.
   [[nodiscard]] Status flush_after_nt(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
     return is_memory() ? Status{} : flush(offset_bytes, length_bytes);
   }
-  [[nodiscard]] virtual Status drain() = 0;
-  [[nodiscard]] virtual Status deep_flush(std::uint64_t offset_bytes, std::uint64_t length_bytes) = 0;
-
   /// flush + drain of one range.
   [[nodiscard]] Status persist(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
     PLUMB_TRY(flush(offset_bytes, length_bytes));
     return drain();
   }
+#else
+  // The same, and the operations that they hide, by way of pmem/mutation.h, which may leave out those of one place.
+  using Site = std::source_location;
+  [[nodiscard]] Status store(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
+    return mutation::after_store(operations().store(offset_bytes, bytes));
+  }
+  [[nodiscard]] Status store_nt(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
+    return mutation::after_store(operations().store_nt(offset_bytes, bytes));
+  }
+  [[nodiscard]] Status zero(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+    return mutation::after_store(operations().zero(offset_bytes, length_bytes));
+  }
+  [[nodiscard]] Status flush(std::uint64_t offset_bytes, std::uint64_t length_bytes, Site where = Site::current()) {
+    return mutation::perform(mutation::Call::kFlush, where,
+                             [=, this] { return operations().flush(offset_bytes, length_bytes); });
+  }
+  [[nodiscard]] Status drain(Site where = Site::current()) {
+    return mutation::perform(mutation::Call::kDrain, where, [this] { return operations().drain(); });
+  }
+  [[nodiscard]] Status deep_flush(std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                                  Site where = Site::current()) {
+    return mutation::perform(mutation::Call::kFlush, where,
+                             [=, this] { return operations().deep_flush(offset_bytes, length_bytes); });
+  }
+  [[nodiscard]] Status flush_after_nt(std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                                      Site where = Site::current()) {
+    return is_memory() ? Status{} : flush(offset_bytes, length_bytes, where);
+  }
+  [[nodiscard]] Status persist(std::uint64_t offset_bytes, std::uint64_t length_bytes, Site where = Site::current()) {
+    PLUMB_TRY(flush(offset_bytes, length_bytes, where));
+    return drain(where);
+  }
+#endif
 
  protected:
   Device() = default;
@@ -161,6 +209,12 @@ class Device {
  private:
   mutable Mutex fault_mutex_;  // leaf
   mutable std::vector<std::uint64_t> faults_ PLUMB_GUARDED_BY(fault_mutex_);
+
+#ifdef PLUMBFS_MUTATION
+  [[nodiscard]] DeviceOperations& operations() {
+    return *this;
+  }
+#endif
 };
 
 /// Opens, claims (first of all) and maps `path`; picks the kind as documented in fs/DESIGN.md, "Devices".

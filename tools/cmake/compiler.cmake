@@ -32,6 +32,10 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   target_compile_options(plumb_options INTERFACE -Wthread-safety)
 endif()
 
+if(PLUMBFS_MUTATION)
+  target_compile_definitions(plumb_options INTERFACE PLUMBFS_MUTATION)
+  target_compile_options(plumb_options INTERFACE -Wno-overloaded-virtual)  # which is the point of it
+endif()
 if(PLUMBFS_SANITIZE)
   # Instrumented code takes several times as long to compile at -O2, and finds nothing more.
   set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O1 -g1")
