@@ -58,8 +58,8 @@ Status Journal::read_headers() {
   for (std::uint64_t i = 0; i < 2; ++i) {
     JournalHeader header;
     const std::uint64_t offset = start_ + i * media::kJournalHeaderStride;
-    PLUMB_TRY(device_.load(offset, std::as_writable_bytes(std::span<JournalHeader, 1>(&header, 1))));
-    Status status = media::verify_journal_header(header, ring_bytes_);
+    Status status = device_.load(offset, std::as_writable_bytes(std::span<JournalHeader, 1>(&header, 1)));
+    if (status) status = media::verify_journal_header(header, ring_bytes_);
     if (!status) {
       status.error().offset_bytes = offset;
       first_error = status;
@@ -87,7 +87,25 @@ bool Journal::header_is_behind(std::span<const FoundRecord> newest) {
   if (newest.empty() || !read_headers() || !header_damaged_) return false;
   std::uint64_t records = 0;
   const Status walked = scan([](std::uint64_t, std::span<const std::byte>) { return Status{}; }, records);
-  return walked && newest.back().header.sequence >= head_sequence_;
+  if (!walked) return false;
+  // A later mount goes on where these records end: the next one is proved by them, and has the next epoch.
+  RecordHeader next;
+  const Status loaded =
+      device_.load(ring_start_ + head_offset_, std::as_writable_bytes(std::span<RecordHeader, 1>(&next, 1)));
+  const std::uint64_t length = next.length_bytes;
+  if (loaded && next.magic == media::kRecordMagic && next.epoch == epoch_ + 1 && next.sequence == head_sequence_ &&
+      length >= sizeof next && length <= ring_bytes_ - head_offset_) {
+    std::vector<std::byte> record(next.kind == media::kRecordPad ? sizeof next : length);
+    if (device_.load(ring_start_ + head_offset_, record) &&
+        media::checksum(record, offsetof(RecordHeader, crc), head_seed_) == next.crc)
+      return true;
+  }
+  // Or a later record has taken the place of the one at the tail. Room is used again only when a header has let go of
+  // it.
+  return records == 0 && std::any_of(newest.begin(), newest.end(), [this](const FoundRecord& record) {
+           return record.header.sequence > tail_sequence_ && record.offset <= tail_offset_ &&
+                  tail_offset_ < record.offset + record.length;
+         });
 }
 
 // A header that is damaged, rather than torn, may be the one that counted: then mounting with the other one would undo
@@ -280,30 +298,69 @@ void Journal::publish(std::uint64_t offset, std::uint64_t sequence) {
   head_sequence_ = sequence + 1;
 }
 
+// Puts the ranges into the scratch record; returns their number. Bytes of a range that would look like a record, at a
+// place where one could begin, become a range of their own, whose header is there then: nobody can write a file's
+// attribute, say, that passes for a piece of the log when the headers are lost (journal_search.h).
+std::uint32_t Journal::add_ranges(std::span<const RedoRange> ranges) {
+  const media::Le32 magic(media::kRecordMagic);
+  std::uint32_t pieces = 0;
+  const auto add = [&](std::uint64_t home, std::span<const std::byte> bytes) {
+    RangeHeader header;
+    header.home_offset = home;
+    header.length_bytes = static_cast<std::uint32_t>(bytes.size());
+    const auto header_bytes = bytes_of(header);
+    scratch_.insert(scratch_.end(), header_bytes.begin(), header_bytes.end());
+    scratch_.insert(scratch_.end(), bytes.begin(), bytes.end());
+    scratch_.resize(round_up(scratch_.size(), 8));
+    ++pieces;
+  };
+  for (const RedoRange& range : ranges) {
+    std::uint64_t home = range.home_offset_bytes;
+    std::span<const std::byte> rest = range.bytes;
+    const auto take = [&](std::size_t count) {
+      add(home, rest.first(count));
+      home += count;
+      rest = rest.subspan(count);
+    };
+    const auto is_magic_at = [&](std::size_t at) {
+      return at + sizeof magic <= rest.size() && std::memcmp(rest.data() + at, &magic, sizeof magic) == 0;
+    };
+    while (!rest.empty()) {
+      const std::uint64_t start = scratch_.size() + sizeof(RangeHeader);
+      std::size_t cut = round_up(start, media::kRecordAlign) - start;
+      if (cut == 0 && is_magic_at(0)) {
+        // A piece of one byte comes first, so that the others lie behind another header.
+        const std::size_t count = std::min<std::size_t>(rest.size(), 8);
+        add(home + count - 1, rest.subspan(count - 1, 1));
+        add(home, rest.first(count - 1));
+        home += count;
+        rest = rest.subspan(count);
+        continue;
+      }
+      if (cut == 0) cut = media::kRecordAlign;
+      while (cut < rest.size() && !is_magic_at(cut)) cut += media::kRecordAlign;
+      take(std::min(cut, rest.size()));
+    }
+  }
+  return pieces;
+}
+
 Result<Sequence> Journal::append(std::span<const RedoRange> ranges) {
   if (failed()) return fail(EROFS, "journal: read-only after an earlier error of the log device");
-  const std::uint64_t length = record_bytes(ranges);
+  scratch_.assign(sizeof(RecordHeader), std::byte{0});
+  const std::uint32_t pieces = add_ranges(ranges);
+  scratch_.resize(round_up(scratch_.size(), media::kRecordAlign));
+  const std::uint64_t length = scratch_.size();
   if (length > max_record_bytes()) return fail(EFBIG, "journal: transaction larger than a quarter of the ring");
   PLUMB_TRY(failure(make_room(length)));
 
-  scratch_.assign(length, std::byte{0});
   RecordHeader header;
   header.magic = media::kRecordMagic;
   header.epoch = epoch_;
   header.sequence = head_sequence_.load();
   header.length_bytes = static_cast<std::uint32_t>(length);
   header.kind = media::kRecordTransaction;
-  header.ranges = static_cast<std::uint32_t>(ranges.size());
-  std::size_t at = sizeof header;
-  for (const RedoRange& range : ranges) {
-    RangeHeader range_header;
-    range_header.home_offset = range.home_offset_bytes;
-    range_header.length_bytes = static_cast<std::uint32_t>(range.bytes.size());
-    std::memcpy(scratch_.data() + at, &range_header, sizeof range_header);
-    at += sizeof range_header;
-    std::memcpy(scratch_.data() + at, range.bytes.data(), range.bytes.size());
-    at += round_up(range.bytes.size(), 8);
-  }
+  header.ranges = pieces;
   std::memcpy(scratch_.data(), &header, sizeof header);
   header.crc = media::checksum(scratch_, offsetof(RecordHeader, crc), head_seed_);
   std::memcpy(scratch_.data(), &header, sizeof header);

@@ -113,6 +113,7 @@ class Journal {
   [[nodiscard]] Status store_home(std::uint64_t offset, std::span<const std::byte> bytes);
   [[nodiscard]] Status write_header(bool clean);
   [[nodiscard]] Status flush_ring(std::uint64_t from, std::uint64_t to);
+  std::uint32_t add_ranges(std::span<const RedoRange> ranges);
   [[nodiscard]] Status make_room(std::uint64_t length_bytes);
   [[nodiscard]] Status put_pad();
   /// The head is now at `offset`, behind the record `sequence`.

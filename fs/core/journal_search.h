@@ -2,6 +2,8 @@
 //
 // A record carries the checksum of the record before it as the seed of its own, so any two that follow each other prove
 // themselves. Only the first one that is left in the ring cannot be proved, unless it is the first of the file system.
+// What a user writes into metadata cannot pass for a record: append() keeps the magic of records away from the places
+// where one could begin.
 //
 // Thread safety: no state; reads the device.
 #pragma once
@@ -28,8 +30,8 @@ struct EpochRange {
   [[nodiscard]] static EpochRange of(const media::Uuid& uuid);
 };
 
-/// The newest row of records of these epochs that prove each other, oldest first; pads are among them. Reads the whole
-/// ring.
+/// The newest row of records of these epochs that prove each other, oldest first: those of its last epoch, pads among
+/// them. Reads the whole ring.
 [[nodiscard]] std::vector<FoundRecord> newest_records(const pmem::Device& device, std::uint64_t ring_start,
                                                       std::uint64_t ring_bytes, EpochRange epochs);
 

@@ -23,7 +23,8 @@ Planner::Planner(const Superblock& superblock, const RepairOptions& options, Rep
       next_sequence_(next_sequence),
       device_(superblock.device(DeviceRole::kMain)),
       image_(device_, superblock),
-      metadata_(superblock.blocks(DeviceRole::kMain)) {}
+      metadata_(superblock.blocks(DeviceRole::kMain)),
+      pending_(superblock.blocks(DeviceRole::kMain)) {}
 
 std::span<const DeviceRole> Planner::roles() const {
   static constexpr std::array<DeviceRole, media::kMaxDevices> kRoles{DeviceRole::kMain, DeviceRole::kRealtime};
@@ -58,6 +59,8 @@ void Planner::read_state() {
   Status status = loaded;
   if (status) status = media::verify_state(bytes, block);
   std::memcpy(&state_, bytes.data(), sizeof state_);
+  // Without a table there is no root directory: it is lost, whatever the state says.
+  if (state_.inode_table.block == 0) state_.inode_table.nodes = 1;
   if (status && state_.header.owner == 0) return;
   state_changed_ = true;
   if (status) {
@@ -93,21 +96,25 @@ void Planner::walk() {
   }
   metadata_ = BitSet(superblock_.blocks(DeviceRole::kMain));
   harmless_ = true;
-  want_search_ = state_changed_ = table_changed_ = false;
+  want_search_ = want_inodes_ = state_changed_ = table_changed_ = false;
   zero_all_.fill(false);
+  zero_ranges_.clear();
   inode_blocks_.clear();
   directories_.clear();
   files_to_look_at_.clear();
   unsound_.clear();
   oversized_.clear();
+  doubtful_.clear();
   rewritten_.clear();
   notes_.clear();
+  new_trees_.clear();
   edits_.clear();
   cleared_.clear();
   lost_found_ = 0;
   read_state();
   const auto owner = [](media::TreeKind kind) { return static_cast<std::uint64_t>(kind); };
   reclaim_ = read_tree(state_.reclaim, media::TreeKind::kReclaim, owner(media::TreeKind::kReclaim), true);
+  note_pending();
   bad_blocks_ = read_tree(state_.bad_blocks, media::TreeKind::kBadBlocks, owner(media::TreeKind::kBadBlocks), true);
   read_inode_table();
   for (std::size_t i = 0; i < inode_blocks_.size(); ++i) {
@@ -118,10 +125,33 @@ void Planner::walk() {
   claim_data();
 }
 
+// What a search finds is believed in this order: leaves, which say where they lie; then, when all that these lead to
+// has its owner, inode blocks that nothing leads to. So what a user has written into a file is not taken for either.
+void Planner::look() {
+  walk();
+  if (!want_search_ || !search_device()) return;
+  walk();
+  if (!want_inodes_) return;
+  use_loose_inode_blocks();
+  walk();
+}
+
+// Blocks that wait for reclaim hold what was deleted.
+void Planner::note_pending() {
+  pending_ = BitSet(superblock_.blocks(DeviceRole::kMain));
+  const Space& main = space(DeviceRole::kMain);
+  for (const Entry& entry : reclaim_.entries) {
+    media::ReclaimRecord record;
+    std::memcpy(&record, entry.record.data(), sizeof record);
+    const std::uint64_t block = media::number_of_key(entry.key);
+    if (media::device_of_key(entry.key) == 0 && main.holds(block, record.length_blocks))
+      pending_.set(block, block + record.length_blocks);
+  }
+}
+
 Status Planner::plan() {
   walk();
-  // Data is owned by now: what a user wrote into a file is not taken for a node.
-  if (want_search_ && !searched_ && search_device()) walk();
+  look();
   plan_reclaim();
   plan_bad_blocks();
   // From here on blocks are taken: everything that has an owner has it.
@@ -137,6 +167,28 @@ Status Planner::plan() {
   plan_windows();
   plan_bitmap();
   return {};
+}
+
+// Frees what nobody owns, and nothing else: for a volume that has no room for its repair.
+void Planner::plan_space() {
+  for (const DeviceRole role : roles()) {
+    Space& data = space(role);
+    for_bit_runs(
+        0, data.units(), [&](std::uint64_t i) { return data.kept.word(i); },
+        [&](std::uint64_t from, std::uint64_t to) { data.owned.set(from, to); });
+  }
+  plan_reclaim();
+  plan_bad_blocks();
+  edits_.clear();
+  cleared_.clear();
+  new_trees_.clear();
+  new_blocks_.clear();
+  copies_.clear();
+  notes_.clear();
+  zero_ranges_.clear();
+  zero_all_.fill(false);
+  state_changed_ = false;
+  plan_bitmap();
 }
 
 // Entries of blocks that somebody owns go; the rest waits for reclaim as before.
@@ -157,19 +209,28 @@ void Planner::plan_reclaim() {
                                                                                 : media::ReclaimKind::kMetadata);
     const std::uint64_t unit = data.unit_blocks();
     const std::uint64_t end = (block + record.length_blocks) / unit;
+    std::vector<KeyRange> parts;  // end exclusive
     for_bit_runs(
-        block / unit, end, [&data](std::uint64_t i) { return ~data.owned.word(i); },
+        block / unit, end,
+        [&](std::uint64_t i) {
+          // Of a damaged tree only what the bitmap does not contradict: a length may be what was damaged.
+          const std::uint64_t in_use = reclaim_.sound ? ~std::uint64_t{0} : data.bits.word(i) | data.unknown.word(i);
+          return ~data.owned.word(i) & in_use;
+        },
         [&](std::uint64_t from, std::uint64_t to) {
-          media::ReclaimRecord part{};
-          part.length_blocks = static_cast<std::uint32_t>((to - from) * unit);
-          part.kind = kind;
-          Entry kept{media::device_key(device, from * unit), {}};
-          kept.record.assign(reinterpret_cast<const char*>(&part), sizeof part);
-          changed = changed || kept.key != entry.key || kept.record != entry.record;
-          entries.push_back(std::move(kept));
+          parts.push_back({from, to});
         });
-    changed = changed || data.owned.any(block / unit, end);
-    data.owned.set(block / unit, end);
+    for (const KeyRange& range : parts) {
+      media::ReclaimRecord part{};
+      part.length_blocks = static_cast<std::uint32_t>((range.high - range.low) * unit);
+      part.kind = kind;
+      Entry kept{media::device_key(device, range.low * unit), {}};
+      kept.record.assign(reinterpret_cast<const char*>(&part), sizeof part);
+      changed = changed || kept.key != entry.key || kept.record != entry.record;
+      entries.push_back(std::move(kept));
+      data.owned.set(range.low, range.high);
+    }
+    changed = changed || parts.empty();
   }
   if (changed) {
     note("reclaim tree", "made anew", true);
@@ -317,7 +378,8 @@ void Planner::plan_marks() {
   }
 }
 
-// A window that lies outside says nothing about what to zero: then every free block is looked at.
+// Windows are emptied, as in recovery. One that lies outside says nothing about what to zero: then every free block is
+// looked at.
 void Planner::plan_windows() {
   for (std::size_t i = 0; i < state_.windows.size(); ++i) {
     media::WindowSlot& slot = state_.windows[i];
@@ -332,9 +394,14 @@ void Planner::plan_windows() {
              slot.length_blocks <= superblock_.blocks(role) - slot.start_block && slot.start_block % unit == 0 &&
              slot.length_blocks % unit == 0;
     }
-    if (sane) continue;
-    note("state block", "window " + std::to_string(i) + " dropped: it lay outside the device", true);
-    zero_all_.fill(true);
+    if (sane) {
+      // What recovery does: free blocks in it may hold data of an operation that never committed.
+      const std::uint64_t unit = superblock_.unit_blocks(role);
+      zero_ranges_.push_back({role, {slot.start_block / unit, (slot.start_block + slot.length_blocks) / unit}});
+    } else {
+      note("state block", "window " + std::to_string(i) + " dropped: it lay outside the device", true);
+      zero_all_.fill(true);
+    }
     slot = media::WindowSlot{};
     state_changed_ = true;
   }
@@ -374,11 +441,7 @@ bool Planner::may_replay_into(std::uint64_t block) const {
   const Space& main = *spaces_[0];
   if (block >= main.units()) return false;
   if (block < main.data_start() || metadata_.test(block)) return true;
-  return std::any_of(reclaim_.entries.begin(), reclaim_.entries.end(), [block](const Entry& entry) {
-    media::ReclaimRecord record;
-    std::memcpy(&record, entry.record.data(), sizeof record);
-    return media::device_of_key(entry.key) == 0 && block >= entry.key && block - entry.key < record.length_blocks;
-  });
+  return pending_.test(block);
 }
 
 // ---- what is there twice, and the journal ----
@@ -445,6 +508,9 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
   constexpr int kMostPasses = 8;
   RepairReport report;
   PLUMB_ASSIGN(Superblock superblock, Superblock::read(members));
+  if ((superblock.media().ro_compat & ~media::kRoCompatKnown) != 0)
+    return fail(ENOTSUP, members.main.info().path +
+                             ": features that this program can only read; repair it with a newer fsck.plumbfs");
   PLUMB_TRY(repairer::mend_superblocks(superblock, report));
   PLUMB_TRY(repairer::mend_labels(superblock, report));
   PLUMB_ASSIGN(const bool has_journal, repairer::mend_journal(superblock, options, report));
@@ -454,16 +520,37 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
   }
   Journal journal(members.main, media::journal_geometry(superblock.media()));
   journal.trust_headers();
+  journal.set_deferred(true);  // if this ends early, the next mount flushes everything
   const auto recovered = repairer::recover(journal, superblock, options, report);
   if (!recovered && options.preen && recovered.error().code == EUCLEAN) {
     report.needs_more = true;
     return report;
   }
   PLUMB_ASSIGN(const Journal::Recovery recovery, recovered);
+  // As a mount would after an unclean end: nobody knows what was stored and not written back.
+  if (!recovery.was_clean)
+    for (std::size_t i = 0; i < superblock.device_count(); ++i) {
+      const auto role = static_cast<DeviceRole>(i);
+      if (!superblock.device(role).is_memory() || recovery.was_deferred)
+        PLUMB_TRY(superblock.device(role).persist(0, superblock.entry(role).size_bytes));
+    }
   bool done = false;
+  bool made_room = false;
   for (int pass = 0; pass < kMostPasses && !done && !report.needs_more; ++pass) {
     repairer::Planner planner(superblock, options, report, journal.next_sequence().value);
-    PLUMB_TRY(planner.plan());
+    const Status planned = planner.plan();
+    if (!planned && planned.error().code == ENOSPC && !made_room && !options.preen) {
+      made_room = true;
+      repairer::Planner space(superblock, options, report, journal.next_sequence().value);
+      space.look();
+      if (space.may_free()) {
+        space.plan_space();
+        PLUMB_ASSIGN(const bool freed, space.apply(journal));
+        space.report_notes();
+        if (freed) continue;
+      }
+    }
+    PLUMB_TRY(planned);
     report.needs_more = options.preen && !planner.is_harmless();
     planner.report_notes();
     if (report.needs_more) break;
@@ -480,13 +567,6 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
   PLUMB_ASSIGN(report.left, check_volume(members, check));
   // Not marked clean with problems left: nobody may believe it at the next start.
   if (report.left.problems_total != 0) return report;
-  // As a mount would after an unclean end: nobody knows what was stored and not written back.
-  if (!recovery.was_clean)
-    for (std::size_t i = 0; i < superblock.device_count(); ++i) {
-      const auto role = static_cast<DeviceRole>(i);
-      if (!superblock.device(role).is_memory() || recovery.was_deferred)
-        PLUMB_TRY(superblock.device(role).persist(0, superblock.entry(role).size_bytes));
-    }
   PLUMB_TRY(journal.close());
   return report;
 }

@@ -131,8 +131,25 @@ bool Planner::zero_unit(DeviceRole role, std::uint64_t unit) {
 }
 
 // 4. and 5.
+// Should it take several records: the state block comes first, since inodes refer to inode blocks that its table
+// knows, and lie below its marks; the head of the orphan list comes last.
 Result<bool> Planner::commit_metadata(Journal& journal) {
   std::vector<Change> changes;
+  const auto add_state = [&](const media::State& state) {
+    std::vector<std::byte> bytes(block_size());
+    std::memcpy(bytes.data(), &state, sizeof state);
+    media::seal_block(bytes);
+    add_change(changes, superblock_.media().state_block * block_size(), bytes);
+  };
+  std::vector<std::byte> before(block_size());
+  const bool has_state = image_.load(superblock_.media().state_block, before) &&
+                         media::verify_state(before, superblock_.media().state_block);
+  if (state_changed_) {
+    media::State first = state_;
+    if (has_state)
+      std::memcpy(&first.orphan_head, before.data() + offsetof(media::State, orphan_head), sizeof first.orphan_head);
+    add_state(first);
+  }
   for (const auto& [number, inode] : edits_) {
     const std::uint64_t place = place_of(number);
     if (!new_blocks_.contains(place / block_size())) add_change(changes, place, bytes_of(inode));
@@ -140,12 +157,7 @@ Result<bool> Planner::commit_metadata(Journal& journal) {
   const std::vector<std::byte> zeros(media::kInodeBytes);
   for (const std::uint64_t number : cleared_)
     if (!edits_.contains(number)) add_change(changes, place_of(number), zeros);
-  if (state_changed_) {
-    std::vector<std::byte> bytes(block_size());
-    std::memcpy(bytes.data(), &state_, sizeof state_);
-    media::seal_block(bytes);
-    add_change(changes, superblock_.media().state_block * block_size(), bytes);
-  }
+  if (state_changed_) add_state(state_);
   PLUMB_TRY(commit(journal, changes));
   return !changes.empty();
 }
@@ -182,12 +194,31 @@ Result<bool> Planner::free_blocks(Journal& journal) {
   return !changes.empty();
 }
 
-void Planner::add_change(std::vector<Change>& changes, std::uint64_t offset, std::span<const std::byte> bytes) {
-  changes.push_back({offset, std::vector<std::byte>(bytes.begin(), bytes.end())});
+// What differs from what is there, in words of 8 bytes; all of it if that cannot be read.
+void Planner::add_change(std::vector<Change>& changes, std::uint64_t offset, std::span<const std::byte> bytes) const {
+  constexpr std::size_t kWord = 8;
+  std::vector<std::byte> now(bytes.size());
+  const bool readable = device_.load(offset, now).has_value();
+  std::size_t end = 0;  // of the last change
+  bool open = false;
+  for (std::size_t at = 0; at < bytes.size(); at += kWord) {
+    if (readable && std::memcmp(now.data() + at, bytes.data() + at, kWord) == 0) continue;
+    const auto word = bytes.subspan(at, kWord);
+    // A gap shorter than the header of a range is bridged.
+    if (open && at - end <= sizeof(media::RangeHeader)) {
+      const auto gap = bytes.subspan(end, at - end);
+      changes.back().bytes.insert(changes.back().bytes.end(), gap.begin(), gap.end());
+      changes.back().bytes.insert(changes.back().bytes.end(), word.begin(), word.end());
+    } else {
+      changes.push_back({offset + at, std::vector<std::byte>(word.begin(), word.end())});
+    }
+    open = true;
+    end = at + kWord;
+  }
 }
 
-// One record if they fit; each change is in one. The checkpoint makes them durable at home, and the log empty: nothing
-// of it is replayed into a block that the next step zeroes.
+// One record if they fit; each range is in one, and those of a block in a row. The checkpoint makes them durable at
+// home, and the log empty: nothing of it is replayed into a block that the next step zeroes.
 Status Planner::commit(Journal& journal, const std::vector<Change>& changes) {
   if (changes.empty()) return {};
   std::vector<RedoRange> ranges;

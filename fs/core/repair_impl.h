@@ -119,6 +119,10 @@ class Planner {
   [[nodiscard]] Image& image() { return image_; }
   /// Walks the volume and plans. ENOSPC, or an error of the device.
   [[nodiscard]] Status plan();
+  /// Instead of plan(), after look(), if may_free(): only frees what nobody owns.
+  void plan_space();
+  /// Nothing is lost, so what has no owner has none.
+  [[nodiscard]] bool may_free() const { return !want_search_ && !state_changed_; }
   [[nodiscard]] bool is_harmless() const { return harmless_; }
   [[nodiscard]] bool needs_bad_block_feature() const { return needs_bad_block_feature_; }
   /// Stores the plan; true if there was anything to store. The journal is recovered, and empty afterwards.
@@ -127,7 +131,7 @@ class Planner {
   void report_notes();
 
   /// Walks without planning, for may_replay_into().
-  void look() { walk(); }
+  void look();
   /// The block is metadata, or waits for reclaim: not data, and not free.
   [[nodiscard]] bool may_replay_into(std::uint64_t block) const;
 
@@ -141,6 +145,7 @@ class Planner {
     std::uint8_t type = 0;  // DT_*, 0: free
     bool listed = false;    // says that it is on the orphan list
     bool named = false;     // of a directory: its one name has been seen
+    bool has_entries = false;
   };
   struct InodeBlock {
     std::uint64_t index = 0, block = 0;
@@ -180,6 +185,7 @@ class Planner {
   // repair.cc
   void read_state();
   void walk();
+  void note_pending();
   void plan_reclaim();
   void plan_bad_blocks();
   bool find_unreadable(DeviceRole role, std::map<std::uint64_t, std::uint8_t>& listed);
@@ -202,6 +208,7 @@ class Planner {
   void add_found_leaves(Tree& tree, media::TreeKind kind, std::uint64_t owner);
   /// Looks through every block in use that nobody owns for leaves and inode blocks. True if there are any.
   bool search_device();
+  void use_loose_inode_blocks();
   void replace_tree(const Tree& old, NewTree::Place place, std::uint64_t inode, std::vector<Entry> entries);
   [[nodiscard]] Result<media::TreeRoot> build_tree(media::TreeKind kind, std::uint64_t owner,
                                                    std::span<const Entry> entries);
@@ -215,6 +222,7 @@ class Planner {
   [[nodiscard]] bool holds_inodes(std::uint64_t block, std::uint64_t index) const;
   void read_inode_block(std::size_t at);
   void read_slot(std::uint64_t number, const media::Inode& found, Info& info);
+  [[nodiscard]] bool mend_by_checksum(media::Inode& inode, std::uint64_t number) const;
   [[nodiscard]] bool mend_inode(media::Inode& inode, std::uint64_t number, const Error& error, std::string& how);
   void mend_common(media::Inode& inode);
   [[nodiscard]] bool mend_contents(media::Inode& inode);
@@ -232,12 +240,13 @@ class Planner {
   std::uint64_t put_new_inode(std::size_t id, std::uint32_t mode, std::uint64_t parent);
   [[nodiscard]] std::vector<FileExtent> extents_of(const media::Inode& inode, bool& changed);
   void claim_data();
-  void claim_data_of(std::uint64_t number);
+  void claim_data_of(std::uint64_t number, bool doubtful);
   [[nodiscard]] Status rewrite_data();
   [[nodiscard]] Status rewrite_data_of(const FileData& file);
 
   // repair_names.cc
   void read_names();
+  void note_children(std::uint64_t directory, const Tree& tree);
   [[nodiscard]] Tree tree_of(const media::Inode& inode, media::TreeKind kind);
   [[nodiscard]] std::optional<Name> name_in(const Entry& entry) const;
   void cut_loops();
@@ -257,7 +266,7 @@ class Planner {
   [[nodiscard]] Result<bool> commit_metadata(Journal& journal);
   [[nodiscard]] Result<bool> free_blocks(Journal& journal);
   [[nodiscard]] static Status commit(Journal& journal, const std::vector<Change>& changes);
-  static void add_change(std::vector<Change>& changes, std::uint64_t offset, std::span<const std::byte> bytes);
+  void add_change(std::vector<Change>& changes, std::uint64_t offset, std::span<const std::byte> bytes) const;
   [[nodiscard]] static std::uint64_t used_word(const Space& space, std::uint64_t word);
 
   const Superblock& superblock_;
@@ -268,6 +277,7 @@ class Planner {
   Image image_;
   std::array<std::unique_ptr<Space>, media::kMaxDevices> spaces_;
   BitSet metadata_;  // of the main device: owned as metadata
+  BitSet pending_;   // of the main device: waits for reclaim
 
   bool harmless_ = true;
   media::State state_{};
@@ -276,10 +286,11 @@ class Planner {
   std::array<bool, media::kMaxDevices> zero_all_{};           // which free blocks are zero is not known
   std::vector<std::pair<DeviceRole, KeyRange>> zero_ranges_;  // units, end exclusive: free ones are zeroed
 
-  bool searched_ = false;
+  bool want_inodes_ = false;  // the inode table does not know all inode blocks
   bool want_search_ = false;  // something is lost that a search of the device may find
   std::map<std::pair<std::uint8_t, std::uint64_t>, std::vector<std::uint64_t>> found_leaves_;  // kind, owner -> blocks
-  std::map<std::uint64_t, std::uint64_t> found_inode_blocks_;                                  // index -> block
+  std::map<std::uint64_t, std::vector<std::uint64_t>> loose_inode_blocks_;  // index -> blocks that a search found
+  std::map<std::uint64_t, std::uint64_t> found_inode_blocks_;               // those of them that are believed
 
   std::vector<InodeBlock> inode_blocks_;  // by index
   std::vector<Info> inodes_;              // slots of inode_blocks_[0], of inode_blocks_[1], ...
@@ -288,8 +299,10 @@ class Planner {
   bool table_changed_ = false;
   Tree table_, reclaim_, bad_blocks_;
   absl::flat_hash_map<std::uint64_t, Tree> unsound_;  // by inode: directories and extents of which something is lost
+  absl::flat_hash_set<std::uint64_t> doubtful_;       // inodes whose checksum was wrong
   absl::flat_hash_set<std::uint64_t> oversized_;      // regular files whose size is beyond all sense
   std::vector<FileData> rewritten_;
+  std::array<std::uint64_t, media::kMaxDevices> claimed_{};  // units, with those of other owners
   std::uint64_t lost_found_ = 0;
 
   std::vector<Repair> notes_;

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "fs/core/acl.h"
@@ -17,6 +18,8 @@ namespace {
 using checker::inode_name;
 
 constexpr std::uint64_t kMostIndex = std::uint64_t{1} << 55;
+constexpr std::uint64_t kMostClaims = 4;            // of all units together
+constexpr std::uint64_t kMostBlocks = 0xffff'ffff;  // of an extent
 constexpr std::uint64_t kTableOwner = static_cast<std::uint64_t>(media::TreeKind::kInodeTable);
 
 bool all_zero(std::span<const std::byte> bytes) {
@@ -38,16 +41,9 @@ bool type_is_known(std::uint32_t mode) {
   }
 }
 
-// An inode with a wrong checksum whose fields agree with each other: one of the others was hit, or the checksum itself.
+// An inode with a wrong checksum that is one all the same: what is wrong with the other fields can be set right.
 bool is_plausible(const media::Inode& inode) {
-  if (!type_is_known(inode.mode) || (inode.mode & ~std::uint32_t{S_IFMT | 07777}) != 0) return false;
-  if ((inode.flags & ~kInodeUserFlags) != 0 || inode.reserved0 != 0 || inode.reserved1 != 0) return false;
-  if (inode.on_orphan_list > 1 || (inode.on_orphan_list == 0 && inode.next_orphan != 0)) return false;
-  if (S_ISDIR(inode.mode) != (inode.parent != 0)) return false;
-  if (!S_ISREG(inode.mode) && (inode.inline_extents != 0 || inode.blocks != 0)) return false;
-  if (!S_ISLNK(inode.mode) && inode.inline_target != 0) return false;
-  if (!S_ISCHR(inode.mode) && !S_ISBLK(inode.mode) && inode.rdev != 0) return false;
-  return true;
+  return type_is_known(inode.mode) && (inode.mode & ~std::uint32_t{S_IFMT | 07777}) == 0;
 }
 
 }  // namespace
@@ -72,6 +68,7 @@ std::uint64_t Planner::place_of(std::uint64_t number) const {
   const std::size_t per_block = superblock_.inodes_per_block();
   const auto it = std::lower_bound(inode_blocks_.begin(), inode_blocks_.end(), number / per_block,
                                    [](const InodeBlock& block, std::uint64_t index) { return block.index < index; });
+  assert(it != inode_blocks_.end() && it->index == number / per_block);
   return it->block * image_.block_size() + number % per_block * media::kInodeBytes;
 }
 
@@ -111,6 +108,7 @@ bool Planner::holds_inodes(std::uint64_t block, std::uint64_t index) const {
 void Planner::read_inode_table() {
   table_ = read_tree(state_.inode_table, media::TreeKind::kInodeTable, kTableOwner, true);
   table_changed_ = !table_.sound;
+  want_search_ = want_inodes_ = !table_.sound;
   for (const Entry& entry : table_.entries) {
     media::Le64 block;
     std::memcpy(&block, entry.record.data(), sizeof block);
@@ -119,13 +117,13 @@ void Planner::read_inode_table() {
       inode_blocks_.push_back({entry.key, block});
       continue;
     }
-    table_changed_ = want_search_ = true;
+    table_changed_ = want_search_ = want_inodes_ = true;
     if (!found_inode_blocks_.contains(entry.key)) note(name, "taken out of the inode table: holds no inode", false);
   }
+  absl::flat_hash_set<std::uint64_t> known;
+  for (const InodeBlock& block : inode_blocks_) known.insert(block.index);
   for (const auto& [index, block] : found_inode_blocks_) {
-    const bool known = std::any_of(inode_blocks_.begin(), inode_blocks_.end(),
-                                   [i = index](const InodeBlock& known_block) { return known_block.index == i; });
-    if (known || !own_metadata(block)) continue;
+    if (known.contains(index) || !own_metadata(block)) continue;
     inode_blocks_.push_back({index, block});
     table_changed_ = true;
     note("inode block " + std::to_string(index), "put back into the inode table", false);
@@ -184,24 +182,49 @@ void Planner::read_slot(std::uint64_t number, const media::Inode& found, Info& i
     files_to_look_at_.push_back(number);
 }
 
+// The checksum is of what the inode was: if changing one field that stands for itself, or any one bit, makes it fit,
+// that was the damage.
+bool Planner::mend_by_checksum(media::Inode& inode, std::uint64_t number) const {
+  const auto fits = [number](media::Inode candidate) {
+    const std::uint32_t crc = candidate.crc;
+    media::seal_inode(candidate);
+    return candidate.crc == crc && candidate.magic == media::kInodeMagic && candidate.number == number;
+  };
+  media::Inode same = inode;
+  same.magic = media::kInodeMagic;
+  same.number = number;
+  if (fits(same)) {
+    inode = same;
+    return true;
+  }
+  const auto bytes = std::as_writable_bytes(std::span<media::Inode, 1>(&same, 1));
+  same = inode;
+  for (std::byte& byte : bytes)
+    for (int bit = 0; bit < 8; ++bit) {
+      byte ^= std::byte{1} << bit;
+      if (fits(same)) {
+        inode = same;
+        return true;
+      }
+      byte ^= std::byte{1} << bit;
+    }
+  return false;
+}
+
 // False: nothing to hold on to.
 bool Planner::mend_inode(media::Inode& inode, std::uint64_t number, const Error& error, std::string& how) {
-  if (error.code == EUCLEAN) {
-    // What the checksum proves is all but the field that stands for itself.
-    media::Inode same = inode;
-    same.magic = media::kInodeMagic;
-    same.number = number;
-    const std::uint32_t crc = same.crc;
-    media::seal_inode(same);
-    if (same.crc == crc) {
-      inode = same;
-      how = "magic or number set right; the checksum fits then";
-      if (media::verify_inode(inode, number)) return true;
-    }
+  if (mend_by_checksum(inode, number) && media::verify_inode(inode, number)) {
+    how = "what its checksum disagreed with set right";
+    return true;
   }
   if (inode.magic != media::kInodeMagic || inode.number != number) return false;
   if (error.code == EBADMSG && !is_plausible(inode)) return false;
   how = error.code == EBADMSG ? "checksum renewed; its fields make sense" : "fields that make no sense set right";
+  if (error.code == EBADMSG) {
+    doubtful_.insert(number);
+    // Nobody gets rights from a file of which nobody knows whether it had them.
+    if (!S_ISDIR(inode.mode)) inode.mode = inode.mode & ~std::uint32_t{S_ISUID | S_ISGID};
+  }
   if (!type_is_known(inode.mode)) {
     std::vector<std::byte> bytes(block_size());
     media::NodeHeader header{};
@@ -271,7 +294,7 @@ bool Planner::mend_contents(media::Inode& inode) {
   if (S_ISREG(inode.mode)) {
     if (inode.data.block != 0 && inode.inline_extents != 0) {
       inode.inline_extents = 0;
-      note(name, "inline extents dropped: it has an extent tree", true);
+      note(name, "inline extents dropped: it has an extent tree", false);
     }
     if (inode.data.block == 0 && inode.inline_extents != 0 && inode.data.nodes != 0) {
       inode.data.nodes = 0;
@@ -294,7 +317,7 @@ bool Planner::mend_contents(media::Inode& inode) {
   if (inode.size_bytes != 0 || inode.data.block != 0 || inode.data.nodes != 0) {
     inode.size_bytes = 0;
     inode.data = media::TreeRoot{};
-    note(name, "size and data cleared: it has no contents", true);
+    note(name, "size and data cleared: it has no contents", false);
   }
   return true;
 }
@@ -304,7 +327,7 @@ bool Planner::mend_target(media::Inode& inode) {
   if (inode.inline_target != 0) {
     if (inode.data.block != 0 || inode.data.nodes != 0) {
       inode.data = media::TreeRoot{};
-      note(name, "value chain dropped: its target is inline", true);
+      note(name, "value chain dropped: its target is inline", false);
     }
     return true;
   }
@@ -312,8 +335,9 @@ bool Planner::mend_target(media::Inode& inode) {
   const auto target = read_chain(inode.data.block, kSymlinkMax, inode.number, blocks);
   if (!target) return false;
   if (target->size() != inode.size_bytes) {
+    const bool longer = target->size() > inode.size_bytes;  // else its end may be what is lost
     inode.size_bytes = target->size();
-    note(name, "size set to the length of its target", true);
+    note(name, "size set to the length of its target", longer);
   }
   if (blocks.size() != inode.data.nodes) {
     inode.data.nodes = static_cast<std::uint32_t>(blocks.size());
@@ -456,16 +480,22 @@ std::vector<Planner::FileExtent> Planner::extents_of(const media::Inode& inode, 
   return extents;
 }
 
+// Files of which nothing is in doubt come first: the others get what is left.
 void Planner::claim_data() {
-  for (std::size_t i = 0; i < files_to_look_at_.size(); ++i) {
-    if (i % 1024 == 0) progress(i, files_to_look_at_.size(), "extents");
-    claim_data_of(files_to_look_at_[i]);
-  }
+  claimed_.fill(0);
+  for (const bool doubtful : {false, true})
+    for (std::size_t i = 0; i < files_to_look_at_.size(); ++i) {
+      const std::uint64_t number = files_to_look_at_[i];
+      if ((doubtful_.contains(number) || unsound_.contains(number)) != doubtful) continue;
+      if (i % 1024 == 0) progress(i, files_to_look_at_.size(), "extents");
+      claim_data_of(number, doubtful);
+    }
 }
 
 // The first file that names a block keeps it; a second one gets a copy. Metadata that turns up in a file stays
-// metadata, and the file has a hole there: its data is gone.
-void Planner::claim_data_of(std::uint64_t number) {
+// metadata, and the file has a hole there: its data is gone. A file in doubt gets no copies, and no block that the
+// bitmap says is free: its extents may be what was damaged.
+void Planner::claim_data_of(std::uint64_t number, bool doubtful) {
   media::Inode inode = this->inode(number);
   bool changed = false;
   const std::vector<FileExtent> extents = extents_of(inode, changed);
@@ -483,7 +513,8 @@ void Planner::claim_data_of(std::uint64_t number) {
   const auto add = [&](const FileExtent& extent, Piece::Fate fate) {
     if (!file.pieces.empty()) {
       Piece& before = file.pieces.back();
-      if (before.fate == fate && before.extent.file_block + before.extent.blocks == extent.file_block &&
+      if (before.fate == fate && before.extent.blocks + extent.blocks <= kMostBlocks &&
+          before.extent.file_block + before.extent.blocks == extent.file_block &&
           before.extent.device_block + before.extent.blocks == extent.device_block) {
         before.extent.blocks += extent.blocks;
         return;
@@ -494,7 +525,13 @@ void Planner::claim_data_of(std::uint64_t number) {
   for (const FileExtent& extent : extents) {
     const std::uint64_t start = extent.device_block / unit;
     const std::uint64_t end = start + extent.blocks / unit;
-    if (!data.owned.any(start, end)) {
+    claimed_[index_of(file.role)] += end - start;
+    if (claimed_[index_of(file.role)] > kMostClaims * data.units()) {
+      // As in the check engine: damage beyond description, which would take forever.
+      dropped += end - start;
+      continue;
+    }
+    if (!doubtful && !data.owned.any(start, end) && !data.kept.any(start, end)) {
       data.owned.set(start, end);
       file.pieces.push_back({extent, Piece::Fate::kStays});
       blocks += extent.blocks;
@@ -503,7 +540,8 @@ void Planner::claim_data_of(std::uint64_t number) {
     for (std::uint64_t u = start; u < end; ++u) {
       const FileExtent one{extent.file_block + (u - start) * unit, u * unit, unit};
       const bool taken = data.owned.test(u);
-      if (taken && file.role == DeviceRole::kMain && metadata_.test(u)) {
+      const bool was_metadata = file.role == DeviceRole::kMain && (metadata_.test(u) || data.kept.test(u));
+      if (was_metadata || (doubtful && (taken || (!data.bits.test(u) && !data.unknown.test(u))))) {
         ++dropped;
         continue;
       }
@@ -515,7 +553,8 @@ void Planner::claim_data_of(std::uint64_t number) {
   }
   const auto units = [](std::uint64_t n) { return std::to_string(n) + (n == 1 ? " block" : " blocks"); };
   if (copied != 0) note(inode_name(number), units(copied) + " of another owner copied", false);
-  if (dropped != 0) note(inode_name(number), units(dropped) + " of metadata taken out; they read as a hole", false);
+  if (dropped != 0)
+    note(inode_name(number), units(dropped) + " that are not its own taken out; they read as a hole", false);
   changed = changed || copied != 0 || dropped != 0;
   if (changed) {
     rewritten_.push_back(std::move(file));
@@ -540,7 +579,7 @@ Status Planner::rewrite_data_of(const FileData& file) {
     if (!extents.empty()) {
       FileExtent& before = extents.back();
       if (before.file_block + before.blocks == extent.file_block &&
-          before.device_block + before.blocks == extent.device_block) {
+          before.device_block + before.blocks == extent.device_block && before.blocks + extent.blocks <= kMostBlocks) {
         before.blocks += extent.blocks;
         return;
       }
@@ -554,7 +593,10 @@ Status Planner::rewrite_data_of(const FileData& file) {
     }
     for (std::uint64_t at = 0; at < piece.extent.blocks; at += unit) {
       const auto to = data.take();
-      if (!to) return fail(ENOSPC, device_.info().path + ": no free block to copy data to that has two owners");
+      if (!to) {
+        note(inode_name(file.number), "no room to copy a block of another owner; it reads as a hole", false);
+        break;
+      }
       copies_.push_back({file.role, (piece.extent.device_block + at) / unit, *to});
       add({piece.extent.file_block + at, *to * unit, unit});
     }

@@ -28,22 +28,36 @@ std::optional<Planner::Name> Planner::name_in(const Entry& entry) const {
   return Name{header.inode, header.type, entry.record.substr(sizeof header)};
 }
 
+void Planner::note_children(std::uint64_t directory, const Tree& tree) {
+  if (Info* info = find(directory)) info->has_entries = !tree.entries.empty();
+  for (const Entry& entry : tree.entries) {
+    const auto name = name_in(entry);
+    if (!name || name->inode == kRootInode.value) continue;
+    Info* child = find(name->inode);
+    if (child == nullptr || child->type != DT_DIR) continue;
+    if (child->namer == 0 || child->parent == directory) child->namer = directory;
+    if (directory == kRootInode.value && name->text == kLostFound) lost_found_ = name->inode;
+  }
+}
+
 // Reads every directory once; afterwards it is known which directory has the name of each directory: the one that the
 // child calls its parent, if that has a name for it, else the first.
 void Planner::read_names() {
+  // Names below a root that is lost are found by what says that it is theirs.
+  const Info* root = find(kRootInode.value);
+  if (root == nullptr || root->type != DT_DIR) {
+    media::TreeRoot lost;
+    lost.nodes = 1;
+    Tree tree = read_tree(lost, media::TreeKind::kDirectory, kRootInode.value, true);
+    note_children(kRootInode.value, tree);
+    unsound_[kRootInode.value] = std::move(tree);
+  }
   for (std::size_t i = 0; i < directories_.size(); ++i) {
     if (i % 256 == 0) progress(i, directories_.size(), "directories");
     const std::uint64_t number = directories_[i];
     const media::Inode directory = inode(number);
     Tree tree = read_tree(directory.data, media::TreeKind::kDirectory, number, true);
-    for (const Entry& entry : tree.entries) {
-      const auto name = name_in(entry);
-      if (!name || name->inode == kRootInode.value) continue;
-      Info* child = find(name->inode);
-      if (child == nullptr || child->type != DT_DIR) continue;
-      if (child->namer == 0 || child->parent == number) child->namer = number;
-      if (number == kRootInode.value && name->text == kLostFound) lost_found_ = name->inode;
-    }
+    note_children(number, tree);
     if (!tree.sound) {
       note(inode_name(number), "directory made anew from what was found", false);
       unsound_[number] = std::move(tree);
@@ -60,6 +74,8 @@ Status Planner::mend_root() {
   Info* root = find(number);
   if (root != nullptr && root->type != DT_DIR) {
     clear_inode(number, *root, "the root is a directory");
+    std::erase_if(new_trees_, [number](const NewTree& tree) { return tree.inode == number; });
+    std::erase_if(rewritten_, [number](const FileData& file) { return file.number == number; });
     root = nullptr;
   }
   if (root == nullptr) {
@@ -220,8 +236,8 @@ Status Planner::reconnect() {
   std::vector<std::uint64_t> lost;
   for (std::size_t id = 0; id < inodes_.size(); ++id) {
     const Info& info = inodes_[id];
-    if (info.type != 0 && info.links != 0 && info.names == 0 && number_of(id) != kRootInode.value)
-      lost.push_back(number_of(id));
+    const bool wanted = info.links != 0 || info.has_entries;  // a directory is empty before it goes
+    if (info.type != 0 && wanted && info.names == 0 && number_of(id) != kRootInode.value) lost.push_back(number_of(id));
   }
   if (lost.empty()) return {};
   const Info* place = lost_found_ == 0 ? nullptr : find(lost_found_);
@@ -231,9 +247,17 @@ Status Planner::reconnect() {
     made->names = 1;
     made->named = true;
     ++find(kRootInode.value)->subdirectories;
-    const Name name{lost_found_, DT_DIR, std::string(kLostFound)};
+    Name name{lost_found_, DT_DIR, std::string(kLostFound)};
+    const Tree root = tree_of(inode(kRootInode.value), media::TreeKind::kDirectory);
+    const auto is_taken = [&](const std::string& text) {
+      return std::any_of(root.entries.begin(), root.entries.end(), [&](const Entry& entry) {
+        const auto other = name_in(entry);
+        return other && other->text == text;
+      });
+    };
+    for (int i = 1; is_taken(name.text); ++i) name.text = std::string(kLostFound) + "." + std::to_string(i);
     PLUMB_TRY(plan_directory(kRootInode.value, std::span(&name, 1), false));
-    note(inode_name(lost_found_), "made as /lost+found", true);
+    note(inode_name(lost_found_), "made as /" + name.text, true);
   }
   absl::flat_hash_set<std::string> taken;
   for (const Entry& entry : tree_of(inode(lost_found_), media::TreeKind::kDirectory).entries)
@@ -243,7 +267,7 @@ Status Planner::reconnect() {
     Info* info = find(number);
     std::string text = "#" + std::to_string(number);
     for (int i = 1; !taken.insert(text).second; ++i) text = "#" + std::to_string(number) + "." + std::to_string(i);
-    note(inode_name(number), "has no name: now /lost+found/" + text, false);
+    note(inode_name(number), "has no name: now in lost+found, as " + checker::quoted(text), false);
     info->names = 1;
     info->named = true;
     if (info->type == DT_DIR) {

@@ -1,6 +1,7 @@
 // What is left of a tree, and new trees.
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "fs/core/node.h"
 #include "fs/core/repair_impl.h"
@@ -11,6 +12,7 @@ namespace plumb::repairer {
 namespace {
 
 constexpr int kAboveRoot = 17;
+constexpr std::uint64_t kMostIndex = std::uint64_t{1} << 55;  // of an inode block
 
 // The only length a record of a leaf may have; 0: by its contents.
 std::size_t record_length(media::TreeKind kind) {
@@ -176,6 +178,7 @@ bool Planner::record_is_plausible(media::TreeKind kind, std::uint64_t key, std::
     const std::uint64_t first = name_key(superblock_.media().hash_seed, name);
     return key >= first && key < first + kKeysPerName;
   };
+  if (record.size() > (image_.block_size() - sizeof(media::NodeHeader)) / 3 - sizeof(media::NodeSlot)) return false;
   switch (kind) {
     case media::TreeKind::kDirectory: {
       media::DirectoryRecord header;
@@ -205,16 +208,42 @@ bool Planner::record_is_plausible(media::TreeKind kind, std::uint64_t key, std::
 void Planner::add_found_leaves(Tree& tree, media::TreeKind kind, std::uint64_t owner) {
   const auto found = found_leaves_.find({static_cast<std::uint8_t>(kind), owner});
   if (found == found_leaves_.end()) return;
+  // Disjoint, in order: a tree of many lost nodes is searched in reasonable time.
+  std::sort(tree.lost.begin(), tree.lost.end(), [](const KeyRange& a, const KeyRange& b) { return a.low < b.low; });
+  std::vector<KeyRange> lost;
+  for (const KeyRange& range : tree.lost) {
+    if (lost.empty() || lost.back().high < range.low)
+      lost.push_back(range);
+    else
+      lost.back().high = std::max(lost.back().high, range.high);
+  }
+  const auto is_lost = [&lost](std::uint64_t key) {
+    const auto behind = std::upper_bound(lost.begin(), lost.end(), key,
+                                         [](std::uint64_t k, const KeyRange& range) { return k < range.low; });
+    return behind != lost.begin() && key <= std::prev(behind)->high;
+  };
+  // The newest leaf first: where two know a key, that one counts.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> leaves;
   std::vector<std::byte> bytes(block_size());
+  Space& main = space(DeviceRole::kMain);
   for (const std::uint64_t block : found->second) {
-    if (space(DeviceRole::kMain).owned.test(block) || !image_.load(block, bytes)) continue;
+    if (main.owned.test(block) || pending_.test(block) || !image_.load(block, bytes)) continue;
+    media::BlockHeader header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    leaves.emplace_back(header.sequence, block);
+  }
+  std::sort(leaves.rbegin(), leaves.rend());
+  for (const auto& [sequence, block] : leaves) {
+    if (!image_.load(block, bytes)) continue;
     const Parsed node = parse(bytes, block, kind, owner, kAboveRoot);
+    bool used = false;
     for (const auto& [key, record] : node.records) {
-      const bool missing = std::any_of(tree.lost.begin(), tree.lost.end(),
-                                       [k = key](const KeyRange& range) { return k >= range.low && k <= range.high; });
-      if (missing && record_is_plausible(kind, key, record))
-        tree.entries.push_back({key, std::string(reinterpret_cast<const char*>(record.data()), record.size())});
+      if (!is_lost(key) || !record_is_plausible(kind, key, record)) continue;
+      tree.entries.push_back({key, std::string(reinterpret_cast<const char*>(record.data()), record.size())});
+      used = true;
     }
+    // Until what was in it is stored elsewhere.
+    if (used) main.kept.set(block, block + 1);
   }
   sort_entries(tree);
 }
@@ -222,22 +251,14 @@ void Planner::add_found_leaves(Tree& tree, media::TreeKind kind, std::uint64_t o
 // A node and an inode say whose they are; so they are found although nothing leads to them. Blocks that wait for
 // reclaim are old ones and not looked at.
 bool Planner::search_device() {
-  searched_ = true;
   Space& main = space(DeviceRole::kMain);
-  BitSet old(main.units());
-  for (const Entry& entry : reclaim_.entries) {
-    media::ReclaimRecord record;
-    std::memcpy(&record, entry.record.data(), sizeof record);
-    const std::uint64_t block = media::number_of_key(entry.key);
-    if (media::device_of_key(entry.key) == 0 && main.holds(block, record.length_blocks))
-      old.set(block, block + record.length_blocks);
-  }
   const std::size_t per_block = superblock_.inodes_per_block();
   std::vector<std::byte> bytes(block_size());
   bool any = false;
   for (std::uint64_t block = main.data_start(); block < main.units(); ++block) {
     if (block % 4096 == 0) progress(block, main.units(), "search");
-    if ((!main.bits.test(block) && !main.unknown.test(block)) || main.owned.test(block) || old.test(block)) continue;
+    if ((!main.bits.test(block) && !main.unknown.test(block)) || main.owned.test(block) || pending_.test(block))
+      continue;
     if (!image_.load(block, bytes)) continue;
     media::NodeHeader header;
     std::memcpy(&header, bytes.data(), sizeof header);
@@ -261,10 +282,35 @@ bool Planner::search_device() {
       alike = inode.number % per_block == slot && (!index || *index == inode.number / per_block);
       index = inode.number / per_block;
     }
-    if (!alike || !index) continue;
-    any = found_inode_blocks_.emplace(*index, block).second || any;
+    if (!alike || !index || *index > kMostIndex) continue;
+    loose_inode_blocks_[*index].push_back(block);
+    any = true;
   }
   return any;
+}
+
+// Inode blocks for indexes that the table does not know. Of several for one index, the one that was changed last in the
+// life of this file system: with the highest generation of an inode, which is a sequence number.
+void Planner::use_loose_inode_blocks() {
+  std::vector<std::byte> bytes(block_size());
+  for (const auto& [index, blocks] : loose_inode_blocks_) {
+    const bool known = std::any_of(inode_blocks_.begin(), inode_blocks_.end(),
+                                   [i = index](const InodeBlock& block) { return block.index == i; });
+    std::uint64_t newest = 0;
+    for (const std::uint64_t block : blocks) {
+      if (known || space(DeviceRole::kMain).owned.test(block) || pending_.test(block) || !image_.load(block, bytes))
+        continue;
+      std::uint64_t generation = 0;
+      for (std::size_t at = 0; at < bytes.size(); at += media::kInodeBytes) {
+        media::Inode inode;
+        std::memcpy(&inode, bytes.data() + at, sizeof inode);
+        generation = std::max(generation, inode.generation.get());
+      }
+      if (generation >= next_sequence_ || generation < newest) continue;
+      newest = generation;
+      found_inode_blocks_[index] = block;
+    }
+  }
 }
 
 void Planner::replace_tree(const Tree& old, NewTree::Place place, std::uint64_t inode, std::vector<Entry> entries) {
@@ -297,6 +343,7 @@ Result<media::TreeRoot> Planner::build_tree(media::TreeKind kind, std::uint64_t 
     media::BlockHeader header;
     header.magic = static_cast<std::uint32_t>(media::BlockMagic::kNode);
     header.owner = owner;
+    header.sequence = next_sequence_;
     std::memcpy(bytes.data(), &header, sizeof header);
     node.initialise(kind, level);
   };
