@@ -88,6 +88,15 @@ void require(bool ok, const std::string& what) {
   if (!ok) throw std::runtime_error(what);
 }
 
+// Of a volume that was unmounted: whatever had no name is gone.
+std::string orphan_text(Machine& machine) {
+  const media::Superblock sb = must(Superblock::read(machine.members())).media();
+  media::State state;
+  must(machine.main().load(sb.state_block * sb.block_size_bytes, std::as_writable_bytes(std::span(&state, 1))));
+  if (state.orphan_head == 0) return {};
+  return "inode " + std::to_string(state.orphan_head.get()) + " is still an orphan after reclaim and unmount";
+}
+
 // What every image must be good for.
 void work_a_little(Actor& world) {
   const std::string bytes = pattern('z', 9000);
@@ -344,6 +353,7 @@ std::string Trial::work_on(Machine& machine) const {
     Actor world(machine, setting_);
     work_a_lot(world);
     world.unmount();
+    if (std::string text = orphan_text(machine); !text.empty()) return text;
   } catch (const std::exception& error) {
     return error.what();
   }
