@@ -50,6 +50,11 @@ set_tests_properties(include_direction PROPERTIES LABELS unit)
 plumb_program(plumb_fsx test/fsx DEPENDS Threads::Threads)
 plumb_program(plumb_kill test/kill DEPENDS Threads::Threads)
 plumb_program(plumb_bench test/bench DEPENDS plumb_core)
+# Breaks images and runs fsck.plumbfs on them.
+plumb_program(plumb_fsck_catalogue test/catalogue DEPENDS plumb_core plumb_dep_tool)
+target_sources(plumb_fsck_catalogue PRIVATE test/crash/snapshot.cc)
+target_compile_definitions(plumb_fsck_catalogue PRIVATE PLUMBFS_TEST_DIR="${CMAKE_SOURCE_DIR}/test")
+add_dependencies(plumb_fsck_catalogue fsck.plumbfs)
 plumb_program(plumb_concurrency_tests test/concurrency DEPENDS plumb_test_support
               Catch2::Catch2WithMain)
 
