@@ -55,6 +55,7 @@ plumb_program(plumb_fsck_catalogue test/catalogue DEPENDS plumb_core plumb_dep_t
 target_sources(plumb_fsck_catalogue PRIVATE test/crash/snapshot.cc)
 target_compile_definitions(plumb_fsck_catalogue PRIVATE PLUMBFS_TEST_DIR="${CMAKE_SOURCE_DIR}/test")
 add_dependencies(plumb_fsck_catalogue fsck.plumbfs)
+plumb_program(plumb_million test/million DEPENDS plumb_core)
 plumb_program(plumb_concurrency_tests test/concurrency DEPENDS plumb_test_support
               Catch2::Catch2WithMain)
 
