@@ -3,18 +3,19 @@
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 namespace plumb::test {
 namespace {
 
 constexpr std::uint64_t kNever = ~std::uint64_t{0};
 thread_local std::uint64_t left = kNever;
-thread_local bool failed = false;
+thread_local const std::function<void()>* on_failure = nullptr;
 
 }  // namespace
 
-MemoryFault::MemoryFault(std::uint64_t granted) {
-  failed = false;
+MemoryFault::MemoryFault(std::uint64_t granted, std::function<void()> instead) : instead_(std::move(instead)) {
+  on_failure = &instead_;
   left = granted;
 }
 
@@ -22,15 +23,10 @@ MemoryFault::~MemoryFault() {
   left = kNever;
 }
 
-bool MemoryFault::happened() const {
-  return failed;
-}
-
 static void* allocate(std::size_t size, std::size_t alignment) {
   if (left != kNever && left-- == 0) {
     left = kNever;
-    failed = true;
-    throw std::bad_alloc();
+    (*on_failure)();
   }
   const std::size_t rounded = (size + alignment - 1) / alignment * alignment;
   void* memory = alignment > alignof(std::max_align_t) ? std::aligned_alloc(alignment, rounded) : std::malloc(size);

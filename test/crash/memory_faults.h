@@ -4,18 +4,21 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 namespace plumb::test {
 
-/// While it lives, the allocation that follows `granted` others of this thread fails with std::bad_alloc, once.
+/// While it lives, the allocation that follows `granted` others of this thread does not happen: `instead` is called,
+/// and does not return.
 class MemoryFault {
  public:
-  explicit MemoryFault(std::uint64_t granted);
+  MemoryFault(std::uint64_t granted, std::function<void()> instead);
   ~MemoryFault();
   MemoryFault(const MemoryFault&) = delete;
   MemoryFault& operator=(const MemoryFault&) = delete;
-  /// It has failed one.
-  [[nodiscard]] bool happened() const;
+
+ private:
+  std::function<void()> instead_;
 };
 
 }  // namespace plumb::test
