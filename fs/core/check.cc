@@ -137,7 +137,8 @@ void Checker::replay_journal() {
   }
   // The homes are looked at as they are; mount fails.
   report_.was_clean = false;
-  findings_.add_error("journal", {}, recovery.error(), sb.journal_start);
+  const std::uint64_t offset = recovery.error().offset_bytes;
+  findings_.add_error("journal", {}, recovery.error(), offset == Error::kNoOffset ? sb.journal_start.get() : offset);
 }
 
 // A torn header is what a crash while it was written leaves on a memory device: each word is the one of before or the
@@ -335,7 +336,8 @@ void Checker::check_bad_blocks() {
     }
     last = {unit_key, record.owner};
     if (record.owner == static_cast<std::uint8_t>(media::BadBlockOwner::kList))
-      owners.claim(unit * owners.unit_blocks(), owners.unit_blocks(), {Owner::Kind::kBadBlock, 0, trees_.leaf_offset()});
+      owners.claim(unit * owners.unit_blocks(), owners.unit_blocks(),
+                   {Owner::Kind::kBadBlock, 0, trees_.leaf_offset()});
     else if (!owners.is_allocated(unit))
       bad("free in the bitmap");
   };

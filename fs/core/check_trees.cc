@@ -165,8 +165,8 @@ bool TreeReader::node_is_sane(Walk& walk, const Place& place, std::span<const st
 bool TreeReader::read_chain(std::uint64_t first_block, std::uint64_t length_bytes, Owner owner, std::uint64_t& blocks,
                             std::string* value) {
   const std::uint64_t room = image_.block_size() - sizeof(media::ValueHeader);
-  const auto bad = [&](std::uint64_t block, const std::string& what) {
-    findings_.add(owner.object(), owner.part() + what, block == 0 ? owner.offset_bytes : block * image_.block_size());
+  const auto bad = [&](std::uint64_t offset, const std::string& what) {
+    findings_.add(owner.object(), owner.part() + what, offset);
     on_unread_();
     return false;
   };
@@ -174,7 +174,7 @@ bool TreeReader::read_chain(std::uint64_t first_block, std::uint64_t length_byte
   std::uint64_t rest = length_bytes;
   std::uint64_t block = first_block;
   for (blocks = 0; block != 0; ++blocks) {
-    if (rest == 0) return bad(block, "value chain longer than the value");
+    if (rest == 0) return bad(owner.offset_bytes, "value chain longer than the value");
     if (!owners_.claim(block, 1, owner)) {
       on_unread_();
       return false;
@@ -189,15 +189,17 @@ bool TreeReader::read_chain(std::uint64_t first_block, std::uint64_t length_byte
     media::ValueHeader header;
     std::memcpy(&header, chain_block_.data(), sizeof header);
     const std::string name = "block " + std::to_string(block) + ": ";
-    if (header.header.owner != owner.number) return bad(block, name + "header: owner is not the inode");
-    if (header.index != blocks) return bad(block, name + "index in the value chain");
-    if (header.bytes != std::min(rest, room)) return bad(block, name + "bytes of the value");
+    const std::uint64_t offset = block * image_.block_size();
+    if (header.header.owner != owner.number) return bad(offset, name + "header: owner is not the inode");
+    if (header.index != blocks) return bad(offset, name + "index in the value chain");
+    if (header.bytes != std::min(rest, room)) return bad(offset, name + "bytes of the value");
     if (value != nullptr)
       value->append(reinterpret_cast<const char*>(chain_block_.data()) + sizeof header, header.bytes);
     rest -= header.bytes;
     block = header.next;
+    owner.offset_bytes = offset;  // what refers to the next one
   }
-  if (rest != 0) return bad(first_block, "value chain shorter than the value");
+  if (rest != 0) return bad(owner.offset_bytes, "value chain shorter than the value");
   return true;
 }
 

@@ -314,10 +314,11 @@ bool Planner::mend_contents(media::Inode& inode) {
     return true;
   }
   if (S_ISDIR(inode.mode)) return true;
-  if (inode.size_bytes != 0 || inode.data.block != 0 || inode.data.nodes != 0) {
+  const bool has_data = inode.data.block != 0 || inode.data.nodes != 0;
+  if (inode.size_bytes != 0 || has_data) {
     inode.size_bytes = 0;
     inode.data = media::TreeRoot{};
-    note(name, "size and data cleared: it has no contents", false);
+    note(name, "size and data cleared: it has no contents", !has_data);
   }
   return true;
 }
