@@ -62,7 +62,7 @@ Status Journal::read_headers() {
     if (status) status = media::verify_journal_header(header, ring_bytes_);
     if (!status) {
       status.error().offset_bytes = offset;
-      first_error = status;
+      if (first_error) first_error = status;
       header_damaged_ = true;
       continue;
     }
