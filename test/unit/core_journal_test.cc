@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "fs/core/journal_search.h"
+#include "fs/media/verify.h"
 #include "pmem/crash_explorer.h"
 #include "test/unit/core_world.h"
 
@@ -299,5 +301,114 @@ TEST_CASE("journal: crash at every event leaves all acknowledged records", "[cor
       REQUIRE((values[0] == values[1] || values[0] == before));
       return true;
     });
+  }
+}
+
+namespace {
+
+// What a user would write to pass for the log: two records, of which the first proves the second, with a range that
+// stores into the homes. `at`: where in the text it begins.
+std::vector<std::byte> forged_log(std::size_t at, std::uint64_t epoch) {
+  std::vector<std::byte> text(at + 256, std::byte{0x55});
+  std::uint32_t seed = 1;
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    std::vector<std::byte> record(128, std::byte{0});
+    media::RecordHeader header{};
+    header.magic = media::kRecordMagic;
+    header.epoch = epoch;
+    header.sequence = 1'000'000 + i;
+    header.length_bytes = static_cast<std::uint32_t>(record.size());
+    header.kind = media::kRecordTransaction;
+    header.ranges = 1;
+    media::RangeHeader range{};
+    range.home_offset = kHomes;
+    range.length_bytes = 8;
+    std::memcpy(record.data(), &header, sizeof header);
+    std::memcpy(record.data() + sizeof header, &range, sizeof range);
+    header.crc = media::checksum(record, offsetof(media::RecordHeader, crc), seed);
+    seed = header.crc;
+    std::memcpy(record.data(), &header, sizeof header);
+    std::memcpy(text.data() + at + i * record.size(), record.data(), record.size());
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("journal: what is logged does not pass for records, wherever it lies", "[core][journal]") {
+  const std::uint64_t ring_bytes = 64u << 10;
+  for (std::size_t at = 0; at < 64; at += 4) {
+    CAPTURE(at);
+    Log log(DeviceKind::kMemory);
+    (void)log.open();
+    log.append(0, 1, 7);
+    const std::vector<std::byte> text = forged_log(at, 101);
+    // The forged bytes are in place as they stand: without the log's doing they would be found.
+    must(log.device().store(kRing + 32768, std::span(text).subspan(at)));
+    CHECK(newest_records(log.device(), kRing, ring_bytes, {100, 200}).back().header.sequence >= 1'000'000);
+    must(log.device().zero(kRing + 32768, text.size()));
+    const RedoRange range{kHomes + 4096 - text.size() / 8 * 8, std::span(text).first(text.size() / 8 * 8)};
+    must(log.journal().append(std::span(&range, 1)));
+    log.append(1, 1, 8);
+    const auto found = newest_records(log.device(), kRing, ring_bytes, {100, 200});
+    REQUIRE(!found.empty());
+    CHECK(found.back().header.sequence < 1000);
+    // And they are replayed as they were given.
+    std::vector<std::byte> home(range.bytes.size());
+    must(log.device().zero(range.home_offset_bytes, home.size()));
+    (void)log.open();
+    must(log.device().load(range.home_offset_bytes, home));
+    CHECK(std::memcmp(home.data(), range.bytes.data(), home.size()) == 0);
+    log.check_homes();
+  }
+}
+
+TEST_CASE("journal: a header that is older than the records is refused; one that was torn is not", "[core][journal]") {
+  Log log(DeviceKind::kMemory);
+  (void)log.open();  // update 3, in the first place; epoch 101
+  const auto refused = [&] {
+    Journal journal(log.device(), kGeometry);
+    const auto recovery = journal.recover();
+    return !recovery && recovery.error().code == EUCLEAN;
+  };
+  SECTION("no record behind it") {
+    change_byte(log.device(), kStart + 20);
+    CHECK(!refused());
+  }
+  SECTION("one record behind it") {
+    log.append(3, 1, 9);
+    change_byte(log.device(), kStart + 20);
+    CHECK(refused());
+  }
+  SECTION("the older one") {
+    log.append(3, 1, 9);
+    change_byte(log.device(), kStart + media::kJournalHeaderStride + 20);
+    CHECK(!refused());
+  }
+  SECTION("the older one, and a torn record with a whole one behind it") {
+    log.append(3, 1, 9);
+    log.append(4, 20, 9);
+    log.append(5, 1, 9);
+    change_byte(log.device(), kRing + 64 + 64 + 100);  // in the second of them
+    change_byte(log.device(), kStart + media::kJournalHeaderStride + 20);
+    CHECK(!refused());
+  }
+  SECTION("one that the ring has gone round since") {
+    std::mt19937_64 random(5);
+    for (int i = 0; i < 200; ++i) log.append_random(random);
+    must(log.journal().checkpoint());
+    must(log.journal().checkpoint());  // both headers are of this mount
+    for (int i = 0; i < 20; ++i) log.append_random(random);
+    media::JournalHeader headers[2];
+    for (std::uint64_t i = 0; i < 2; ++i)
+      must(log.device().load(kStart + i * media::kJournalHeaderStride,
+                             std::as_writable_bytes(std::span<media::JournalHeader, 1>(&headers[i], 1))));
+    const std::uint64_t newer = headers[1].update > headers[0].update ? 1 : 0;
+    const bool same_tail = headers[0].tail_sequence == headers[1].tail_sequence;
+    change_byte(log.device(), kStart + newer * media::kJournalHeaderStride + 20);
+    // The older header leads to everything if it has the same tail, or its records are still there.
+    CHECK(same_tail);
+    CHECK(!refused());
+    log.check_homes();
   }
 }
