@@ -204,7 +204,7 @@ std::vector<Step> wrapping_steps(std::uint64_t seed) {
   for (std::size_t i = 0; i < kRecords; ++i) {
     const char letter = static_cast<char>('a' + i % 26);
     steps.push_back(
-        step("set xattr of y", [letter](Actor& a) { a.set_xattr("y", "user.big", pattern(letter, kValueBytes)); }));
+        step("set xattr of /", [letter](Actor& a) { a.set_xattr("", "user.big", pattern(letter, kValueBytes)); }));
     if (i % 3 == 0) steps.push_back(std::move(others[i / 3]));
     if (i % 8 == 7) steps.push_back(reclaim_step());
   }
