@@ -163,7 +163,7 @@ void make_late(World& world) {
   world.rename("empty", "renamed");
   world.unlink("tiny");
   (void)world->statistics();  // deletes it: it is no orphan
-  world.create("last");  // one record
+  world.create("last");       // one record
 }
 
 pmem::DeviceKind other_kind(pmem::DeviceKind kind) {

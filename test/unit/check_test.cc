@@ -542,7 +542,8 @@ TEST_CASE("check: what a crash leaves of a superblock or a journal header is no 
     CHECK(names(checked(*device), "superblock copy 2", "checksum"));
   }
   SECTION("journal header with a new epoch and the old checksum") {
-    editor.flip(header + media::kJournalHeaderStride + offsetof(media::JournalHeader, epoch));  // the next to be written
+    editor.flip(header + media::kJournalHeaderStride +
+                offsetof(media::JournalHeader, epoch));  // the next to be written
     CHECK(checked(*device).problems_total == 0);
   }
   SECTION("the same in the header that counts, which no crash leaves: there are records behind it") {
