@@ -236,6 +236,9 @@ void VolumeImpl::mark_stored(Inode& inode, DeviceRole role, std::uint64_t at, st
 }
 
 Status VolumeImpl::zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes) {
+  // Not beyond the end of the file: after a truncate whose record is not durable these bytes are still the file's, and
+  // an extension zeroes them (UnknownTail).
+  end_bytes = std::min<std::uint64_t>(end_bytes, inode.media.size_bytes);
   while (offset_bytes < end_bytes) {
     const std::uint64_t end = end_with_few_bad(inode, offset_bytes, end_bytes);
     PLUMB_ASSIGN(const std::vector<FileBadBlock> renewed, renew_bad_blocks(inode, offset_bytes, end));

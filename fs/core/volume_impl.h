@@ -147,7 +147,8 @@ class VolumeImpl {
   [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
   /// Bytes of the file were stored on a device: dirty, unless the caller drains before the reply (immediate).
   void mark_stored(Inode& inode, DeviceRole role, std::uint64_t at, std::uint64_t length);
-  /// Zeroes the bytes of allocated blocks in the range, as stores of this file. Exclusive lock held.
+  /// Zeroes the bytes of allocated blocks in the range, up to the end of the file, as stores of this file. Exclusive
+  /// lock held.
   [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
   [[nodiscard]] Result<ReadPin> read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
   [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length, bool kill_setid);
