@@ -74,8 +74,8 @@ Status Planner::mend_root() {
   Info* root = find(number);
   if (root != nullptr && root->type != DT_DIR) {
     clear_inode(number, *root, "the root is a directory");
-    std::erase_if(new_trees_, [number](const NewTree& tree) { return tree.inode == number; });
-    std::erase_if(rewritten_, [number](const FileData& file) { return file.number == number; });
+    std::erase_if(new_trees_, [](const NewTree& tree) { return tree.inode == kRootInode.value; });
+    std::erase_if(rewritten_, [](const FileData& file) { return file.number == kRootInode.value; });
     root = nullptr;
   }
   if (root == nullptr) {
