@@ -157,15 +157,26 @@ Result<bool> Store::recover_window(const media::WindowSlot& slot, std::vector<Bl
     return fail(EUCLEAN, "state: a window lies outside the device");
   const std::uint64_t end = slot.start_block + slot.length_blocks;
   const std::uint64_t unit_bytes = superblock_.unit_bytes(role);
-  for (std::uint64_t u = std::max<std::uint64_t>(slot.start_block, data_start) / unit; u < end / unit; ++u) {
-    if (allocator(role).is_used(BlockNumber(u))) continue;
-    const std::uint64_t offset = u * unit_bytes;
-    // Stored also where it reads as zeros, on a page-cached device: after a failed msync the page counts as clean, and
-    // a flush alone would not write it again.
-    const Result<bool> zero = target.is_zero(offset, unit_bytes);
-    if (zero && *zero && target.is_memory()) continue;
-    PLUMB_ASSIGN(const std::vector<BlockNumber> left, zero_readable(role, {BlockNumber(u * unit), unit}));
+  const auto must_zero = [&](std::uint64_t u) {
+    if (allocator(role).is_used(BlockNumber(u))) return false;
+    if (!target.is_memory()) return true;
+    // Not on a page-cached device: after a failed msync the page counts as clean, and a flush alone would not write
+    // what reads as zeros.
+    const Result<bool> zero = target.is_zero(u * unit_bytes, unit_bytes);
+    return !zero || !*zero;
+  };
+  // In runs: on a page-cached device each is one msync.
+  for (std::uint64_t u = std::max<std::uint64_t>(slot.start_block, data_start) / unit; u < end / unit;) {
+    std::uint64_t run_end = u;
+    while (run_end < end / unit && must_zero(run_end)) ++run_end;
+    if (run_end == u) {
+      ++u;
+      continue;
+    }
+    PLUMB_ASSIGN(const std::vector<BlockNumber> left,
+                 zero_readable(role, blocks_of(role, {BlockNumber(u), run_end - u})));
     bad.insert(bad.end(), left.begin(), left.end());
+    u = run_end;
   }
   PLUMB_TRY(
       pmem::flush_readable(target, slot.start_block * block_size(), slot.length_blocks * std::uint64_t{block_size()}));
