@@ -19,12 +19,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "fs/core/leases.h"
 #include "fs/core/mutex.h"
 #include "fs/core/store.h"
 #include "fs/core/types.h"
@@ -73,12 +75,19 @@ class Inode {
     return media.flags;
   }
 
+  /// There are leases whose stores an fsync has to flush.
+  [[nodiscard]] bool is_stored_through_leases() {
+    SharedLock guard(lock);
+    return leases != nullptr && leases->has_stores();
+  }
+
   SharedMutex lock;
   // guarded by lock
   media::Inode media;
   ExtentMap extents;
   bool extents_loaded = false;
-  UnknownTail tail;  // an extension zeroes it first
+  UnknownTail tail;                     // an extension zeroes it first
+  std::unique_ptr<InodeLeases> leases;  // of the direct path; null: none
   // end of guarded
 
   /// Stored on a device of the table and not durable. By device, as the realtime flag may change while a walk runs.
@@ -91,6 +100,8 @@ class Inode {
   std::atomic<std::uint64_t> last_data_sequence{0};  // of the last record that fdatasync needs
   std::atomic<std::uint64_t> error_count{0};         // writeback errors so far (errseq)
   std::atomic<std::uint64_t> reported_errors{0};     // as many of them some handle has reported
+  /// Somebody could store past the kernel while this object has been in core: pages that it keeps may be old.
+  std::atomic<bool> was_stored_directly{false};
 
  private:
   friend class InodeCache;

@@ -100,6 +100,8 @@ class Journal {
     std::atomic<std::uint64_t> records{0}, bytes{0}, forces{0}, checkpoints{0};
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  /// Of this mount, once recover() is done; never 0.
+  [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
 
  private:
   struct LiveRecord {  // in the ring, home not yet written (page-cached devices)

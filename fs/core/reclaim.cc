@@ -203,6 +203,7 @@ std::vector<BlockRange> VolumeImpl::good_units(const PendingReclaim& entry) cons
 }
 
 Result<bool> VolumeImpl::reclaim_batch(bool with_metadata) {
+  if (clients_remain()) return false;
   MutexLock one_at_a_time(reclaim_mutex_);
   const std::uint64_t block_size = store.block_size();
   BTree tree(store, media::TreeKind::kReclaim, static_cast<std::uint64_t>(media::TreeKind::kReclaim));

@@ -22,6 +22,7 @@ VolumeImpl::VolumeImpl(const Superblock& sb, const MountOptions& mount_options)
       store(sb, mount_options.read_only),
       superblock(store.superblock()),
       table(store),
+      leases(superblock),
       cache(store, table, [this](InodeRef inode) { queue_deletion(std::move(inode)); }) {}
 
 VolumeImpl::~VolumeImpl() {
@@ -55,6 +56,11 @@ Status VolumeImpl::open() {
   PLUMB_ASSIGN(root, cache.get(kRootInode));
   if ((root->media.mode & S_IFMT) != S_IFDIR) return fail(EUCLEAN, "the root inode is not a directory");
   if (options.read_only) return {};
+  leases.open(store.journal().epoch());
+  if (options.has_stale_clients && options.has_stale_clients(leases.epoch())) {
+    stale_clients_ = true;
+    notify("programs still map files of an earlier mount: deleted blocks stay until they end");
+  }
   std::vector<InodeNumber> orphans;
   {
     Transaction t(store);
@@ -90,6 +96,7 @@ Status VolumeImpl::close() {
   if (closed_) return {};
   stop_threads();
   if (options.read_only) return {};
+  closing_.store(true, std::memory_order_release);
   PLUMB_TRY(write_back_all());
   PLUMB_TRY(run_reclaim());
   // What reclaim has met. Without space for the list it stays for whoever meets it next; see unclean_windows().
@@ -143,6 +150,7 @@ void VolumeImpl::set_atime(media::Inode& inode, Timestamp t) {
 
 void VolumeImpl::adopt(Inode& inode, const media::Inode& next, Sequence sequence, bool data) {
   inode.media = next;
+  if (inode.leases != nullptr) inode.leases->publish(next);
   inode.last_sequence.store(sequence.value, std::memory_order_release);
   if (data) inode.last_data_sequence.store(sequence.value, std::memory_order_release);
 }
@@ -232,6 +240,8 @@ VolumeStatistics Volume::counters() {
   s.buffers = v.store.buffers().size();
   s.inodes_in_core = v.cache.size();
   s.unsafe_shutdowns = v.superblock.media().unsafe_shutdowns;
+  s.leased_inodes = v.leases.leased_inodes();
+  s.stale_clients = v.stale_clients_.load(std::memory_order_acquire);
   s.read_only = v.store.read_only();
   return s;
 }

@@ -37,6 +37,7 @@ namespace plumb {
 
 class Inode;
 class VolumeImpl;
+struct HandleLease;  // leases.h
 
 /// Counted reference to an in-core inode.
 class InodeRef {
@@ -76,6 +77,9 @@ struct MountOptions {
   /// Hears, in one line each, of failures that are no answer to a request: a block that was put on the list of bad
   /// blocks, a log that cannot be written any more. Called from any thread; it does not call the volume.
   std::function<void(const std::string& line)> on_notice;
+  /// True while programs that leased files of an earlier mount live: epochs other than this one's. Not set: there are
+  /// none. Called from any thread, with locks held.
+  std::function<bool(std::uint64_t epoch)> has_stale_clients;
 };
 
 struct FormatOptions {
@@ -104,7 +108,8 @@ struct Attributes {
   std::uint64_t size_bytes = 0;
   std::uint64_t sectors = 0;  // 512-byte units allocated
   Timestamp atime, mtime, ctime, btime;
-  std::uint32_t flags = 0;  // kInode* below
+  std::uint32_t flags = 0;        // kInode* below
+  bool changes_directly = false;  // programs with write leases may change the times at any moment
 };
 
 // Inode flags as stored (fs/media/layout.h) and shown by FS_IOC_GETFLAGS / FSGETXATTR (mapped by fs/fuse).
@@ -196,6 +201,7 @@ struct FileHandle {
   bool dsync = false;   // O_DSYNC
   bool writable = false;
   std::atomic<std::uint64_t> seen_error{0};
+  std::shared_ptr<HandleLease> lease;  // made by lease(); guarded by the inode's lock
 };
 
 enum class FsyncMode : std::uint8_t { kFull, kDataOnly };
@@ -207,6 +213,23 @@ struct XattrSetFlags {
 
 struct RenameFlags {
   bool noreplace = false, exchange = false, whiteout = false;
+};
+
+/// A question for the direct path; flags and answer as protocol::Lease has them.
+struct LeaseRequest {
+  std::uint64_t offset_bytes = 0, length_bytes = 0;
+  bool write = false, allocate = false, map = false;
+  std::uint32_t uid = 0;  // whom it counts for
+};
+struct LeaseAnswer {
+  struct Piece {
+    std::uint64_t file_offset = 0, device_offset = 0, length = 0;  // bytes
+  };
+  std::uint64_t offset_bytes = 0, length_bytes = 0, size_bytes = 0;
+  std::uint32_t slot = 0;
+  std::size_t member = 0;
+  std::vector<Piece> extents;
+  bool first_writer = false;  // of the inode: what the kernel keeps of it may get old from now on
 };
 
 struct BadBlockReport;  // bad_block_report.h
@@ -236,6 +259,8 @@ struct VolumeStatistics {
   std::uint64_t reclaim_pending_blocks = 0, windows_opened = 0;
   std::uint64_t buffers = 0, inodes_in_core = 0;
   std::uint64_t unsafe_shutdowns = 0;
+  std::uint64_t leased_inodes = 0;
+  bool stale_clients = false;  // of an earlier mount: nothing is reclaimed while they live
   bool read_only = false;
 };
 
@@ -316,6 +341,20 @@ class Volume {
                                                  const Caller& caller);
   [[nodiscard]] Status fsync(FileHandle& handle, FsyncMode mode);
   [[nodiscard]] Status fsync_inode(Inode& inode, FsyncMode mode);  // directories and handles that are not files
+
+  // --- direct path: volume_lease.cc has the rules ---
+  /// Pins the blocks of a range of an open file where they are until end_lease(), and says where; as kIocLease. At most
+  /// `most` extents.
+  [[nodiscard]] Result<LeaseAnswer> lease(FileHandle& handle, const LeaseRequest& request, std::size_t most);
+  /// Of all that the handle has leased; before it is dropped. What was put off is done with the last lease of an inode.
+  void end_lease(FileHandle& handle);
+  /// Moves a file without leases into aligned chunks, as far as there is space; as kIocAlign. Returns the bytes of the
+  /// file that lie so afterwards.
+  [[nodiscard]] Result<std::uint64_t> align(FileHandle& handle);
+  /// Stamp of this mount for clients; never 0.
+  [[nodiscard]] std::uint64_t epoch();
+  [[nodiscard]] std::uint32_t lease_slots();
+  [[nodiscard]] const Superblock& superblock() const;
 
   // --- whole file system ---
   [[nodiscard]] Status sync();  // everything durable: all dirty ranges, then the log

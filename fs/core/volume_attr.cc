@@ -115,9 +115,14 @@ Result<bool> VolumeImpl::shrink(Transaction& t, Inode& inode, media::Inode next,
   const std::uint64_t first = first_block_beyond(inode.media, size_bytes);
   inode.tail.add(size_bytes, inode.media.size_bytes);  // the last unit keeps bytes beyond the new end
   next.size_bytes = size_bytes;
+  const bool leased = inode.leases != nullptr;
   auto step = [&]() -> Result<bool> {
+    // Leased blocks stay until the last lease ends; a crash before that finds the inode on the orphan list.
+    const bool keep = leased && !inode.extents.empty() &&
+                      inode.extents.rbegin()->first + inode.extents.rbegin()->second.length > first;
     PLUMB_ASSIGN(const bool all,
-                 remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(~std::uint64_t{0}), 256));
+                 keep ? Result<bool>(false)
+                      : remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(~std::uint64_t{0}), 256));
     PLUMB_TRY(settle_extents(t, next, inode.extents));
     PLUMB_TRY(table.put(t, next));
     // Too many extents for one record: the orphan list finishes the work after a crash.
@@ -134,12 +139,16 @@ Result<bool> VolumeImpl::shrink(Transaction& t, Inode& inode, media::Inode next,
     return tl::unexpected(committed.error());
   }
   adopt(inode, next, *committed, true);
+  if (leased && !*all) inode.leases->cut = true;
   return *all;
 }
 
 Attributes Volume::attributes(Inode& inode) {
+  (void)impl_->refresh_times(inode);  // a full log does not fail a stat
   SharedLock lock(inode.lock);
-  return attributes_of(inode.media, impl_->store.block_size());
+  Attributes attributes = attributes_of(inode.media, impl_->store.block_size());
+  attributes.changes_directly = inode.leases != nullptr && inode.leases->has_writers();
+  return attributes;
 }
 
 Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set, const Caller& caller) {
@@ -148,7 +157,9 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
     ExclusiveLock lock(inode.lock);
     PLUMB_TRY(may_change(inode.media, set));
     if (v.store.read_only()) return fail(EROFS);
+    PLUMB_TRY(v.take_write_time(inode));  // times that are set come after the stores so far
     const Timestamp now = VolumeImpl::now();
+    const std::uint64_t old_size = inode.media.size_bytes;
     const bool smaller = set.size_bytes && *set.size_bytes <= inode.media.size_bytes;
     if (set.size_bytes && !smaller) PLUMB_TRY(v.prepare_extension(inode, *set.size_bytes));
     media::Inode next = inode.media;
@@ -170,8 +181,13 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
         VolumeImpl::adopt(inode, next, sequence, set.size_bytes.has_value());
       }
     }
-    if (!all_cut) PLUMB_TRY(v.finish_truncate(inode));
-    return attributes_of(inode.media, v.store.block_size());
+    if (inode.leases != nullptr && smaller)
+      PLUMB_TRY(v.zero_cut(inode, *set.size_bytes, old_size));
+    else if (!all_cut)
+      PLUMB_TRY(v.finish_truncate(inode));
+    Attributes after = attributes_of(inode.media, v.store.block_size());
+    after.changes_directly = inode.leases != nullptr && inode.leases->has_writers();
+    return after;
   });
   if (result && (v.options.sync || (result->flags & kInodeSync) != 0)) PLUMB_TRY(v.store.journal().force_all());
   if (set.size_bytes) v.throttle_reclaim();
@@ -195,6 +211,8 @@ Status Volume::set_flags(Inode& inode, std::uint32_t flags) {
       return fail(EINVAL, "this file system has no realtime device");
     if (((wanted ^ old) & kInodeRealtime) != 0 && (inode.media.blocks != 0 || !S_ISREG(inode.media.mode)))
       return fail(EINVAL, "the realtime flag changes only while a file has no blocks");
+    if (((wanted ^ old) & kInodeRealtime) != 0 && inode.leases != nullptr)
+      return fail(EBUSY, "the realtime flag does not change while programs map the file");
     if ((wanted & ~old & kInodeRtInherit) != 0 && !S_ISDIR(inode.media.mode))
       return fail(EINVAL, "only directories hand the realtime flag down");
     if (wanted == old) return {};
@@ -264,6 +282,7 @@ Status Volume::set_xattr(Inode& inode, std::string_view name, std::string_view v
     VolumeImpl::set_ctime(next, VolumeImpl::now());
     PLUMB_TRY(v.table.put(t, next));
     PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    if (inode.leases != nullptr && name == VolumeImpl::kCapabilityName) inode.leases->has_capability = true;
     VolumeImpl::adopt(inode, next, sequence, false);
     return {};
   });

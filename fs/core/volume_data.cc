@@ -256,6 +256,18 @@ Status VolumeImpl::zero_file_range(Inode& inode, std::uint64_t offset_bytes, std
   return {};
 }
 
+Status VolumeImpl::zero_cut(Inode& inode, std::uint64_t from, std::uint64_t end) {
+  if (from >= end) return {};
+  // What a truncate cut off of a leased file reads as zeros through maps, as behind the end of any mapped file. Until
+  // the record of the truncate is durable these bytes are the file's.
+  PLUMB_TRY(store.journal().force(Sequence(inode.last_sequence.load(std::memory_order_acquire))));
+  FileStores stores(*this, inode);
+  const Status zeroed = stores.zero(from, end);
+  PLUMB_TRY(stores.finish());
+  // Poison there is nobody's loss; what is zero is not relied on (UnknownTail).
+  return !zeroed && zeroed.error().code == EIO ? Status{} : zeroed;
+}
+
 Status VolumeImpl::prepare_extension(Inode& inode, std::uint64_t new_end_bytes) {
   UnknownTail& tail = inode.tail;
   if (tail.empty()) return {};
@@ -291,7 +303,9 @@ Status VolumeImpl::prepare_extension(Inode& inode, std::uint64_t new_end_bytes) 
   }
   // Zeros durable, on the device of the data, before the size record that shows them, which is on the main device.
   if (touched) PLUMB_TRY(device.drain());
-  if (all)
+  if (tail_stays_unknown(inode))
+    tail = UnknownTail{};
+  else if (all)
     tail.clear();
   else
     tail.from = limit;
@@ -506,6 +520,12 @@ Status VolumeImpl::allocate_blocks(Inode& inode, std::uint64_t first, std::uint6
 }
 
 Status VolumeImpl::punch(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+  if (inode.leases != nullptr) {
+    // Somebody may have the blocks mapped.
+    PLUMB_TRY(zero_file_range(inode, offset, end));
+    inode.leases->punched.add(offset, end);
+    return {};
+  }
   const std::uint64_t block_size = store.block_size();
   // Beyond the end of the file too: preallocated blocks go. The units at the edges are zeroed in place.
   const std::uint64_t unit = superblock.unit_blocks(role_of(inode.media));
@@ -514,6 +534,10 @@ Status VolumeImpl::punch(Inode& inode, std::uint64_t offset, std::uint64_t end) 
   if (first > last || first * block_size > end) return zero_file_range(inode, offset, end);
   if (offset < first * block_size) PLUMB_TRY(zero_file_range(inode, offset, std::min(end, first * block_size)));
   if (last * block_size < end) PLUMB_TRY(zero_file_range(inode, last * block_size, end));
+  return remove_blocks(inode, first, last);
+}
+
+Status VolumeImpl::remove_blocks(Inode& inode, std::uint64_t first, std::uint64_t last) {
   for (bool done = first >= last; !done;) {
     Transaction t(store, Transaction::Privilege::kMayUseReserve);
     media::Inode next = inode.media;
@@ -586,6 +610,7 @@ Status Volume::allocate(FileHandle& handle, int mode, std::uint64_t offset_bytes
       if (holes_between(inode.extents, first, last) / unit + space.reserve_blocks() > space.free_blocks())
         return fail(ENOSPC);
       PLUMB_TRY(v.allocate_blocks(inode, first, last, std::max<std::uint64_t>(end, inode.media.size_bytes)));
+      if (inode.leases != nullptr) inode.leases->punched.remove(first * block_size, last * block_size);
     }
     return v.finish_allocate(inode, grows ? end : 0, !caller.may_keep_setid);
   });

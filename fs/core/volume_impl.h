@@ -129,6 +129,27 @@ class VolumeImpl {
   [[nodiscard]] std::uint64_t dirty_bytes(DeviceRole role);
   void timer_loop();
 
+  // --- volume_lease.cc ---
+  /// Blocks that nobody owns any more may still be mapped by programs that this mount knows nothing about: they are not
+  /// reclaimed.
+  [[nodiscard]] bool clients_remain();
+  /// Takes the time of the last direct store for mtime and ctime. Exclusive lock held.
+  [[nodiscard]] Status take_write_time(Inode& inode);
+  /// The same with no lock held, if there is one to take.
+  [[nodiscard]] Status refresh_times(Inode& inode);
+  /// What may be stored to through leases counts as dirty; an fsync is about to look. No locks held.
+  void add_leased_ranges(Inode& inode);
+  /// The device ranges of the allocated part of [begin, end) of the file. Lock held, extents loaded.
+  void mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64_t end);
+  [[nodiscard]] Status zero_cut(Inode& inode, std::uint64_t from, std::uint64_t end);
+  [[nodiscard]] Status settle_leases(Inode& inode, InodeLeases& leases);
+  [[nodiscard]] Status fill_leased_holes(Inode& inode, std::uint64_t offset, std::uint64_t end);
+  [[nodiscard]] Result<bool> align_chunk(Inode& inode, std::uint64_t first);
+  /// Bytes beyond the end of the file may be stored at any time.
+  [[nodiscard]] bool tail_stays_unknown(const Inode& inode) {
+    return (inode.leases != nullptr && inode.leases->has_writers()) || stale_clients_.load(std::memory_order_acquire);
+  }
+
   // --- volume_attr.cc ---
   static constexpr std::string_view kCapabilityName = "security.capability";
   /// File capabilities go with any change of contents or owner (capabilities(7)).
@@ -157,6 +178,8 @@ class VolumeImpl {
                                                       bool kill_setid);
   [[nodiscard]] Status allocate_blocks(Inode& inode, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes);
   [[nodiscard]] Status punch(Inode& inode, std::uint64_t offset, std::uint64_t end);
+  /// The part of a punch that gives blocks back: whole units, [first, last) in blocks of the file.
+  [[nodiscard]] Status remove_blocks(Inode& inode, std::uint64_t first, std::uint64_t last);
   [[nodiscard]] Status finish_allocate(Inode& inode, std::uint64_t size_bytes, bool kill_setid);
   [[nodiscard]] static InodeRef reference(Inode& inode) { return inode.share(); }
   /// Data is durable when the operation returns.
@@ -173,12 +196,14 @@ class VolumeImpl {
   Store store;
   Superblock& superblock;  // the store's
   InodeTable table;
+  LeaseTable leases;
   InodeCache cache;
   Mutex namespace_mutex;
   InodeRef root;
   std::array<WritebackCounters, media::kMaxDevices> writeback_counters;
 
  private:
+  friend class Volume;
   void stop_threads();
 
   Mutex dirty_mutex_;
@@ -197,6 +222,8 @@ class VolumeImpl {
   bool stop_ PLUMB_GUARDED_BY(queue_mutex_) = false;
   std::condition_variable timer_condition_;
   bool closed_ = false;
+  std::atomic<bool> stale_clients_{false};
+  std::atomic<bool> closing_{false};  // of a mount that ends
 
   std::thread reclaim_thread_, timer_thread_;
 };

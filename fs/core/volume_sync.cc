@@ -13,6 +13,7 @@ void VolumeImpl::mark_dirty(Inode& inode) {
 // A store adds its range first and the inode to the list then: what is added after the look comes with an entry of its
 // own.
 void VolumeImpl::forget_if_clean(Inode& inode) {
+  if (inode.is_stored_through_leases()) return;
   MutexLock lock(dirty_mutex_);
   if (inode.is_clean()) dirty_inodes_.erase(inode.number().value);
 }
@@ -32,6 +33,8 @@ std::uint64_t VolumeImpl::dirty_bytes(DeviceRole role) {
 // Data ranges of each device that this inode dirtied, then the log. The device comes from the table of the superblock;
 // a device that the inode did not dirty is not touched.
 Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
+  add_leased_ranges(inode);
+  if (mode == FsyncMode::kFull) PLUMB_TRY(refresh_times(inode));
   {
     // A second fsync of this inode waits here for the first: what that one took is durable when this one returns.
     MutexLock walk(inode.writeback_mutex);
@@ -68,7 +71,7 @@ Status VolumeImpl::write_back_all() {
     const Status status = write_back(**inode, FsyncMode::kFull);
     // One file's error does not keep the others from being written back.
     if (!status && first) first = status;
-    if (!(*inode)->is_clean()) mark_dirty(**inode);
+    if (!(*inode)->is_clean() || (*inode)->is_stored_through_leases()) mark_dirty(**inode);
   }
   const Status log = store.journal().force_all();
   return first ? log : first;

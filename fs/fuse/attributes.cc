@@ -47,7 +47,7 @@ fuse_entry_param to_entry(const Attributes& attributes) {
   entry.ino = attributes.inode.value;
   entry.generation = attributes.generation;
   entry.attr = to_stat(attributes);
-  entry.attr_timeout = kAttributeTimeoutSeconds;
+  entry.attr_timeout = attribute_timeout(attributes);
   entry.entry_timeout = kEntryTimeoutSeconds;
   return entry;
 }

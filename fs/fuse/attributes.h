@@ -17,6 +17,10 @@ namespace plumb::fuse {
 
 inline constexpr double kEntryTimeoutSeconds = 86400;
 inline constexpr double kAttributeTimeoutSeconds = 86400;
+/// Of these attributes: none where programs with write leases may change the times at any moment.
+[[nodiscard]] inline double attribute_timeout(const Attributes& attributes) {
+  return attributes.changes_directly ? 0 : kAttributeTimeoutSeconds;
+}
 
 [[nodiscard]] struct stat to_stat(const Attributes& attributes);
 

@@ -39,6 +39,8 @@ void readdirplus(Server& server, Request& request, fuse_ino_t id, std::size_t si
 void fsyncdir(Server& server, Request& request, fuse_ino_t id, int data_only, fuse_file_info* file);
 
 // handlers_open.cc
+/// True if reads and writes bypass the kernel's page cache.
+[[nodiscard]] bool is_direct(const Server& server, const Attributes& attributes);
 void open(Server& server, Request& request, fuse_ino_t id, fuse_file_info* file);
 void create(Server& server, Request& request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* file);
 void tmpfile(Server& server, Request& request, fuse_ino_t parent, mode_t mode, fuse_file_info* file);

@@ -5,14 +5,17 @@
 // their number encodes.
 
 #include <linux/fs.h>
+#include <sys/stat.h>
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "fs/client/protocol.h"
 #include "fs/fuse/bad_blocks.h"
+#include "fs/fuse/direct_path.h"
 #include "fs/fuse/handlers.h"
 #include "fs/fuse/statistics.h"
 
@@ -127,9 +130,53 @@ void clear_bad_blocks(Server& server, Request& request, std::size_t output_bytes
   reply_value(request, reply, output_bytes);
 }
 
+void reply_devices(Server& server, Request& request, std::size_t output_bytes) {
+  const bool immediate = server.options.volume.writeback == Writeback::kImmediate;
+  const auto reply = std::make_unique<protocol::Devices>(describe_devices(server.volume, immediate));
+  reply_value(request, *reply, output_bytes);
+}
+
+// The open file behind a lease; none for a directory, which has no handle.
+OpenFile* open_file(Server& server, Inode& inode, const fuse_file_info* file) {
+  const bool is_file = file != nullptr && file->fh != 0 && S_ISREG(server.volume.attributes(inode).mode);
+  return is_file ? &OpenFiles::from(file->fh) : nullptr;
+}
+
+void reply_lease(Server& server, Request& request, Inode& inode, const fuse_file_info* file, const void* input,
+                 std::size_t input_bytes, std::size_t output_bytes) {
+  if (output_bytes < sizeof(protocol::Lease)) return request.error(EINVAL);
+  OpenFile* const open = open_file(server, inode, file);
+  if (open == nullptr) return request.error(S_ISDIR(server.volume.attributes(inode).mode) ? EISDIR : ENODEV);
+  const auto wanted = parse_lease(input, input_bytes, request.context().uid);
+  if (!wanted) return request.error(wanted.error());
+  // Pages that the kernel keeps would hide direct stores from who reads through it.
+  if (!is_direct(server, server.volume.attributes(inode))) return request.error(EOPNOTSUPP);
+  const auto answer = server.volume.lease(open->handle(), *wanted, protocol::kLeaseExtentsMax);
+  if (!answer) return request.error(answer.error());
+  const InodeNumber number = open->handle().inode.number();
+  // Before the client can store: the kernel asks for the times anew from now on. Attributes only, no page is touched.
+  if (answer->first_writer) fuse_lowlevel_notify_inval_inode(server.session, number.value, -1, 0);
+  const auto reply = to_wire(*answer, server.volume.epoch(), number);
+  request.ioctl(reply.get(), sizeof *reply);
+}
+
+void reply_align(Server& server, Request& request, Inode& inode, const fuse_file_info* file, const void* input,
+                 std::size_t input_bytes, std::size_t output_bytes) {
+  protocol::Align reply{};
+  if (input_bytes < sizeof reply || output_bytes < sizeof reply) return request.error(EINVAL);
+  std::memcpy(&reply, input, sizeof reply);
+  if (reply.version != protocol::kVersion) return request.error(EINVAL);
+  OpenFile* const open = open_file(server, inode, file);
+  if (open == nullptr) return request.error(S_ISDIR(server.volume.attributes(inode).mode) ? EISDIR : ENODEV);
+  const auto aligned = server.volume.align(open->handle());
+  if (!aligned) return request.error(aligned.error());
+  reply = {.version = protocol::kVersion, .reserved = 0, .aligned_bytes = *aligned};
+  request.ioctl(&reply, sizeof reply);
+}
+
 }  // namespace
 
-void ioctl(Server& server, Request& request, fuse_ino_t id, unsigned command, void*, fuse_file_info*, unsigned,
+void ioctl(Server& server, Request& request, fuse_ino_t id, unsigned command, void*, fuse_file_info* file, unsigned,
            const void* input, std::size_t input_bytes, std::size_t output_bytes) {
   const auto inode = server.inode(id);
   if (!inode) return request.error(inode.error());
@@ -163,6 +210,12 @@ void ioctl(Server& server, Request& request, fuse_ino_t id, unsigned command, vo
       return reply_bad_blocks(server, request, input, input_bytes, output_bytes);
     case protocol::kIocClearBadBlocks:
       return clear_bad_blocks(server, request, output_bytes);
+    case protocol::kIocDevices:
+      return reply_devices(server, request, output_bytes);
+    case protocol::kIocLease:
+      return reply_lease(server, request, **inode, file, input, input_bytes, output_bytes);
+    case protocol::kIocAlign:
+      return reply_align(server, request, **inode, file, input, input_bytes, output_bytes);
     default:
       return request.error(ENOTTY);
   }

@@ -6,13 +6,13 @@
 #include <memory>
 #include <utility>
 
+#include "fs/core/inode.h"
 #include "fs/fuse/attributes.h"
 #include "fs/fuse/handlers.h"
 
 namespace plumb::fuse::handlers {
-namespace {
+namespace {}  // namespace
 
-// True if reads and writes bypass the kernel's page cache.
 bool is_direct(const Server& server, const Attributes& attributes) {
   // A direct file that cannot be mapped shared would break programs: such a kernel gets cached ones.
   if (!server.features.direct_io_mmap) return false;
@@ -27,10 +27,12 @@ bool is_direct(const Server& server, const Attributes& attributes) {
   return true;
 }
 
-void set_open_flags(const Server& server, const Attributes& attributes, fuse_file_info& file) {
+namespace {
+
+void set_open_flags(const Server& server, Inode& inode, const Attributes& attributes, fuse_file_info& file) {
   file.direct_io = is_direct(server, attributes) ? 1 : 0;
-  // Nothing changes the pages behind the kernel's back, so an open need not drop them.
-  file.keep_cache = 1;
+  // Nothing but stores past the kernel changes the pages behind its back: else an open need not drop them.
+  file.keep_cache = inode.was_stored_directly.load(std::memory_order_acquire) ? 0 : 1;
   file.noflush = 1;
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 15)
   file.parallel_direct_writes = 1;
@@ -56,7 +58,7 @@ void reply_created(Server& server, Request& request, const FoundEntry& made, fus
   // Open flags of creation have done their work.
   auto handle = server.volume.open(*made.inode, file.flags & ~(O_CREAT | O_EXCL | O_TRUNC));
   if (!handle) return request.error(handle.error());
-  set_open_flags(server, made.attributes, file);
+  set_open_flags(server, *made.inode, made.attributes, file);
   const std::uint64_t fh = server.files.add(std::make_unique<OpenFile>(std::move(*handle), file.flags));
   file.fh = fh;
   server.inodes.add_lookup(made.inode);
@@ -84,7 +86,7 @@ void open(Server& server, Request& request, fuse_ino_t id, fuse_file_info* file)
     const Status truncated = truncate_on_open(server, request, **inode, *file);
     if (!truncated) return request.error(truncated.error());
   }
-  set_open_flags(server, server.volume.attributes(**inode), *file);
+  set_open_flags(server, **inode, server.volume.attributes(**inode), *file);
   const std::uint64_t fh = server.files.add(std::make_unique<OpenFile>(std::move(*handle), file->flags));
   file->fh = fh;
   if (!request.opened(*file)) server.files.release(fh);
@@ -107,6 +109,7 @@ void tmpfile(Server& server, Request& request, fuse_ino_t parent, mode_t mode, f
 }
 
 void release(Server& server, Request& request, fuse_ino_t, fuse_file_info* file) {
+  server.volume.end_lease(OpenFiles::from(file->fh).handle());
   server.files.release(file->fh);
   request.ok();
 }

@@ -63,7 +63,7 @@ bool Request::bytes(const void* data, std::size_t length_bytes) {
 
 void Request::attributes(const Attributes& attributes) {
   const struct stat converted = to_stat(attributes);
-  fuse_reply_attr(take(), &converted, kAttributeTimeoutSeconds);
+  fuse_reply_attr(take(), &converted, attribute_timeout(attributes));
 }
 
 void Request::text(const char* text) {
@@ -93,7 +93,7 @@ void Request::ioctl(const void* data, std::size_t length_bytes) {
 #if PLUMB_FUSE_HAS_STATX
 void Request::statx(const Attributes& attributes) {
   struct statx converted = to_statx(attributes);
-  fuse_reply_statx(take(), 0, &converted, kAttributeTimeoutSeconds);
+  fuse_reply_statx(take(), 0, &converted, attribute_timeout(attributes));
 }
 #endif
 

@@ -17,6 +17,7 @@
 #include "fs/core/superblock.h"
 #include "fs/core/volume.h"
 #include "fs/fuse/block_device_hold.h"
+#include "fs/fuse/direct_path.h"
 #include "fs/fuse/handlers.h"
 #include "fs/fuse/log.h"
 #include "fs/fuse/mount_point.h"
@@ -166,6 +167,9 @@ int run_session(Options options, Launch& launch) {
   if (!devices) return complain(about(options.device, devices.error()), kExitFailed);
   // As failures of requests: a medium that fails must not fill the log.
   options.volume.on_notice = [](const std::string& line) { log_failure(line); };
+  const auto locks = ClientLocks::open(options.device);
+  if (!locks) return complain(locks.error(), kExitFailed);
+  options.volume.has_stale_clients = [&](std::uint64_t epoch) { return (*locks)->others_than(epoch); };
   auto volume = Volume::mount(devices->members(), options.volume);
   if (!volume) return complain(about(options.device, volume.error()), kExitFailed);
 

@@ -1,0 +1,413 @@
+// Leases: programs that load and store a file's blocks themselves.
+//
+// The one rule: the blocks of a leased inode neither move nor leave it before its last lease ends. So a map is right
+// for as long as it lives, and nobody has to be told of anything but the size (the slot, fs/core/leases.h).
+//
+//   truncate   commits the size, puts the inode on the orphan list if extents lie beyond it, and zeroes what it cut
+//   off,
+//              in place, when its record is durable. The extents go when the last lease ends, or at the next mount.
+//   punch      zeroes in place, and remembers. What reads as zeros when the last lease ends becomes holes. After a
+//   crash
+//              it stays allocated, and zero.
+//   unlink     as ever: an open file keeps its inode.
+//   extension  what lies beyond the end may be stored to at any moment, so it is zeroed before every extension
+//              (UnknownTail never becomes known while there are write leases, or stale clients).
+//
+// Crash argument. A client stores only into blocks that its file owns by a committed record, and nothing else changes
+// what these blocks are before the lease ends: a crash at any moment finds them in the file, or, cut off, behind the
+// end of an inode on the orphan list. After the daemon's death its clients live on. Nothing of theirs is free, and
+// nothing of theirs becomes free in a later mount: whatever leaves a file goes through the reclaim queue, and that
+// stands still while programs of an earlier mount hold their lock (clients_remain()). Nothing else writes blocks that
+// it does not own: windows have no committed blocks in them that recovery would zero, and new blocks come from free
+// ones.
+//
+// What a client has stored and not flushed is in the caches (memory) or in the page cache of the device's file, as
+// after a store through any map. fsync, sync and the interval flush all that is leased for such stores; with the end of
+// a lease it counts as dirty.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "fs/core/extents.h"
+#include "fs/core/volume_impl.h"
+#include "fs/core/xattr.h"
+#include "pmem/sigbus_guard.h"
+
+namespace plumb {
+namespace {
+
+constexpr std::uint64_t kNanoseconds = 1'000'000'000;
+
+Timestamp to_timestamp(std::uint64_t nanoseconds) {
+  return {static_cast<std::int64_t>(nanoseconds / kNanoseconds),
+          static_cast<std::uint32_t>(nanoseconds % kNanoseconds)};
+}
+
+Timestamp mtime_of(const media::Inode& inode) {
+  return {static_cast<std::int64_t>(inode.mtime.get()), inode.mtime_ns};
+}
+Timestamp ctime_of(const media::Inode& inode) {
+  return {static_cast<std::int64_t>(inode.ctime.get()), inode.ctime_ns};
+}
+
+Status check_file(const media::Inode& inode) {
+  if (S_ISREG(inode.mode)) return {};
+  return fail(S_ISDIR(inode.mode) ? EISDIR : ENODEV);
+}
+
+}  // namespace
+
+bool VolumeImpl::clients_remain() {
+  // Nobody leases at the end of a mount any more, but who did may live on without the daemon.
+  if (closing_.load(std::memory_order_acquire) && leases.leased_inodes() != 0) return true;
+  if (!stale_clients_.load(std::memory_order_acquire)) return false;
+  if (options.has_stale_clients(leases.epoch())) return true;
+  // No new ones can come: their daemon is gone.
+  stale_clients_.store(false, std::memory_order_release);
+  notify("the programs that mapped files of an earlier mount have ended: reclaim goes on");
+  return false;
+}
+
+// ---- times ----
+
+Status VolumeImpl::take_write_time(Inode& inode) {
+  if (inode.leases == nullptr || store.read_only()) return {};
+  const std::uint32_t slot = inode.leases->slot;
+  const std::uint64_t said = leases.write_time(slot);
+  if (said == leases.seen_time(slot)) return {};
+  const Timestamp time = std::min(to_timestamp(said), now());  // whatever a client says, it was not in the future
+  if (mtime_of(inode.media) < time || ctime_of(inode.media) < time) {
+    Transaction t(store, Transaction::Privilege::kMayUseReserve);
+    media::Inode next = inode.media;
+    set_mtime(next, std::max(time, mtime_of(next)));
+    set_ctime(next, std::max(time, ctime_of(next)));
+    PLUMB_TRY(table.put(t, next));
+    PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    adopt(inode, next, sequence, false);
+  }
+  leases.publish_seen_time(slot, said);
+  return {};
+}
+
+Status VolumeImpl::refresh_times(Inode& inode) {
+  if (!inode.was_stored_directly.load(std::memory_order_acquire)) return {};
+  {
+    SharedLock lock(inode.lock);
+    if (inode.leases == nullptr) return {};
+    if (leases.write_time(inode.leases->slot) == leases.seen_time(inode.leases->slot)) return {};
+  }
+  ExclusiveLock lock(inode.lock);
+  return take_write_time(inode);
+}
+
+// ---- what fsync has to flush ----
+
+void VolumeImpl::mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64_t end) {
+  const std::uint64_t block_size = store.block_size();
+  const DeviceRole role = role_of(inode.media);
+  auto it = inode.extents.upper_bound(begin / block_size);
+  if (it != inode.extents.begin()) --it;
+  for (; it != inode.extents.end() && it->first * block_size < end; ++it) {
+    const std::uint64_t start = it->first * block_size;
+    const std::uint64_t from = std::max(begin, start);
+    const std::uint64_t to = std::min(end, start + it->second.length * block_size);
+    if (from < to) inode.dirty(role).add(it->second.device_block * block_size + (from - start), to - from);
+  }
+  mark_dirty(inode);
+}
+
+void VolumeImpl::add_leased_ranges(Inode& inode) {
+  if (!inode.was_stored_directly.load(std::memory_order_acquire)) return;
+  const auto add = [&] {
+    for (const HandleLease* holder : inode.leases->holders)
+      for (const auto& [begin, end] : holder->stored.all()) mark_range_dirty(inode, begin, end);
+  };
+  {
+    SharedLock lock(inode.lock);
+    if (inode.leases == nullptr || !inode.leases->has_stores()) return;
+    if (inode.extents_loaded) return add();
+  }
+  ExclusiveLock lock(inode.lock);
+  if (inode.leases == nullptr || !load_extents(store, inode)) return;
+  add();
+}
+
+// ---- lease ----
+
+Status VolumeImpl::fill_leased_holes(Inode& inode, std::uint64_t offset, std::uint64_t end) {
+  const std::uint64_t block_size = store.block_size();
+  const std::uint64_t unit = superblock.unit_blocks(role_of(inode.media));
+  const std::uint64_t first = offset / block_size / unit * unit;
+  const std::uint64_t last =
+      std::min(first_block_beyond(inode.media, end), first_block_beyond(inode.media, inode.media.size_bytes));
+  return allocate_blocks(inode, first, last, inode.media.size_bytes);
+}
+
+Result<LeaseAnswer> Volume::lease(FileHandle& handle, const LeaseRequest& request, std::size_t most) {
+  VolumeImpl& v = *impl_;
+  Inode& inode = *handle.inode;
+  if (request.length_bytes == 0 || (!request.write && (request.allocate || request.map))) return fail(EINVAL);
+  if (request.offset_bytes >= kMaxFileSize) return fail(EINVAL);
+  if (request.write && !handle.writable) return fail(EBADF);
+  const std::uint64_t wanted_end =
+      request.offset_bytes + std::min(request.length_bytes, kMaxFileSize - request.offset_bytes);
+  return v.with_space([&]() -> Result<LeaseAnswer> {
+    ExclusiveLock lock(inode.lock);
+    PLUMB_TRY(check_file(inode.media));
+    if (request.write && v.store.read_only()) return fail(EROFS);
+    PLUMB_TRY(load_extents(v.store, inode));
+    InodeLeases probe(v.leases);
+    InodeLeases& state = inode.leases ? *inode.leases : probe;
+    if (request.write) {
+      state.has_capability =
+          inode.media.xattrs.block != 0 && read_xattr(v.store, inode.media, VolumeImpl::kCapabilityName).has_value();
+      if (!state.may_store(inode.media)) return fail(EPERM);
+    }
+
+    const std::uint64_t block_size = v.store.block_size();
+    const std::uint64_t size = inode.media.size_bytes;
+    const DeviceRole role = v.role_of(inode.media);
+    const std::uint64_t begin = request.offset_bytes / block_size * block_size;
+    const std::uint64_t file_end = (size + block_size - 1) / block_size * block_size;
+    std::uint64_t end = std::min((wanted_end + block_size - 1) / block_size * block_size, file_end);
+    end = std::max(end, begin);
+    if (end > begin && !v.bad_blocks_of(inode, begin, end).empty()) return fail(EIO);
+    if (request.allocate && end > begin) PLUMB_TRY(v.fill_leased_holes(inode, begin, end));
+
+    // From here on nothing fails but for want of slots.
+    if (!handle.lease) handle.lease = std::make_shared<HandleLease>();
+    HandleLease& held = *handle.lease;
+    if (!held.held) {
+      if (inode.leases == nullptr) {
+        PLUMB_ASSIGN(probe.slot, v.leases.take(request.uid, inode.number(), size, 0));
+        inode.leases = std::make_unique<InodeLeases>(std::move(probe));
+      } else {
+        PLUMB_TRY(v.leases.add_holder(request.uid));
+      }
+      held.held = true;
+      held.uid = request.uid;
+      inode.leases->holders.push_back(&held);
+    }
+    InodeLeases& leases = *inode.leases;
+    LeaseAnswer answer;
+    if (request.write) {
+      answer.first_writer = !leases.has_writers();
+      held.write = true;
+      inode.was_stored_directly.store(true, std::memory_order_release);
+      inode.tail = UnknownTail{};
+      // Stores of pwrite are durable when they return on a memory device; those through maps nowhere, and those into
+      // the page cache neither.
+      if (request.map || !v.superblock.device(role).is_memory()) held.stored.add(begin, end);
+      if (!held.stored.empty()) v.mark_dirty(inode);
+    }
+    leases.publish(inode.media);
+
+    answer.offset_bytes = begin;
+    answer.size_bytes = size;
+    answer.slot = leases.slot;
+    answer.member = index_of(role);
+    auto it = inode.extents.upper_bound(begin / block_size);
+    if (it != inode.extents.begin()) --it;
+    std::uint64_t upto = end;
+    for (; it != inode.extents.end() && it->first * block_size < end; ++it) {
+      const std::uint64_t start = it->first * block_size;
+      const std::uint64_t from = std::max(begin, start);
+      const std::uint64_t to = std::min(end, start + it->second.length * block_size);
+      if (from >= to) continue;
+      if (answer.extents.size() == most) {
+        upto = from;
+        break;
+      }
+      answer.extents.push_back({from, it->second.device_block * block_size + (from - start), to - from});
+    }
+    answer.length_bytes = upto - begin;
+    return answer;
+  });
+}
+
+// ---- the end ----
+
+// What was put off for an inode whose last lease has ended. Exclusive lock held.
+Status VolumeImpl::settle_leases(Inode& inode, InodeLeases& ended) {
+  if (inode.leases != nullptr) {
+    // Somebody was quicker: it is put off until that one ends.
+    inode.leases->cut = inode.leases->cut || ended.cut;
+    for (const auto& [begin, end] : ended.punched.all()) inode.leases->punched.add(begin, end);
+    return {};
+  }
+  if (store.read_only() || inode.media.links == 0) return {};  // the orphan list has it
+  if (ended.cut) PLUMB_TRY(finish_truncate(inode));
+  ended.cut = false;
+  PLUMB_TRY(load_extents(store, inode));
+  const std::uint64_t block_size = store.block_size();
+  const DeviceRole role = role_of(inode.media);
+  const std::uint64_t unit = superblock.unit_blocks(role);
+  pmem::Device& device = superblock.device(role);
+  for (const auto& [begin, end] : ended.punched.all()) {
+    const std::uint64_t last = end / block_size / unit * unit;
+    std::uint64_t run = first_block_beyond(inode.media, begin);
+    std::uint64_t block = run;
+    const auto give_back = [&]() -> Status { return remove_blocks(inode, run, block); };
+    while (block < last) {
+      const auto it = find_extent(inode.extents, block);
+      if (it != inode.extents.end()) {
+        const std::uint64_t at = (it->second.device_block + (block - it->first)) * block_size;
+        const Result<bool> zero = device.is_zero(at, unit * block_size);
+        if (!zero || !*zero) {
+          // Written since, by whomever: data.
+          PLUMB_TRY(give_back());
+          run = block + unit;
+        }
+        block += unit;
+      } else {
+        const auto next = inode.extents.lower_bound(block);
+        block = next == inode.extents.end() ? last : std::min(last, next->first);
+      }
+    }
+    PLUMB_TRY(give_back());
+  }
+  ended.punched = LeasedRanges();
+  return {};
+}
+
+void Volume::end_lease(FileHandle& handle) {
+  VolumeImpl& v = *impl_;
+  Inode& inode = *handle.inode;
+  std::unique_ptr<InodeLeases> ended;
+  {
+    ExclusiveLock lock(inode.lock);
+    if (!handle.lease || !handle.lease->held) return;
+    HandleLease& held = *handle.lease;
+    (void)v.take_write_time(inode);  // with a full log the times stay as they were
+    if (!held.stored.empty() && load_extents(v.store, inode))
+      for (const auto& [begin, end] : held.stored.all()) v.mark_range_dirty(inode, begin, end);
+    std::erase(inode.leases->holders, &held);
+    v.leases.drop_holder(held.uid);
+    handle.lease.reset();
+    if (inode.leases->holders.empty()) {
+      ended = std::move(inode.leases);
+      v.leases.release(ended->slot);
+    } else {
+      inode.leases->publish(inode.media);
+    }
+  }
+  if (!ended || (!ended->cut && ended->punched.empty())) return;
+  // What fails for want of space is finished by the next mount, or stays allocated and zero.
+  (void)v.with_space([&]() -> Status {
+    ExclusiveLock lock(inode.lock);
+    return v.settle_leases(inode, *ended);
+  });
+}
+
+// ---- align ----
+
+// Moves the chunk of the file that begins at block `first` to an aligned one of the device. False: no such chunk is
+// free. Exclusive lock held, extents loaded, no leases.
+//
+// Crash argument: the copy is durable before the record that makes it the file's; the old blocks leave with the same
+// record, and are reclaimed when it is durable. Before it the copy is data in free blocks of a window.
+Result<bool> VolumeImpl::align_chunk(Inode& inode, std::uint64_t first) {
+  const std::uint64_t block_size = store.block_size();
+  const std::uint64_t chunk = superblock.chunk_blocks();
+  const DeviceRole role = DeviceRole::kMain;
+  pmem::Device& device = superblock.device(role);
+  Allocator::DataRequest request;
+  request.file_block = first;
+  request.blocks = chunk;
+  request.size_class = Allocator::Class::kBig;
+  const Result<BlockRange> taken = store.allocate_data(role, request, true);
+  if (!taken) {
+    if (taken.error().code == ENOSPC) return false;
+    return tl::unexpected(taken.error());
+  }
+  const BlockRange fresh = *taken;
+  if (fresh.length != chunk || fresh.start.value % chunk != 0) {
+    store.abandon_data(role, fresh);
+    return false;
+  }
+  const auto move = [&]() -> Result<bool> {
+    std::vector<std::byte> bounce;
+    auto it = inode.extents.upper_bound(first);
+    if (it != inode.extents.begin()) --it;
+    for (; it != inode.extents.end() && it->first < first + chunk; ++it) {
+      const std::uint64_t from = std::max(first, it->first);
+      const std::uint64_t to = std::min(first + chunk, it->first + it->second.length);
+      if (from >= to) continue;
+      const std::uint64_t source = (it->second.device_block + (from - it->first)) * block_size;
+      bounce.resize((to - from) * block_size);
+      PLUMB_TRY(device.load(source, bounce));
+      const std::uint64_t target = (fresh.start.value + (from - first)) * block_size;
+      PLUMB_TRY(device.store_nt(target, bounce));
+      PLUMB_TRY(device.flush_after_nt(target, bounce.size()));
+    }
+    // The copy, with `deferred` too: it may be of bytes that were durable where they were. Separates it from the record
+    // that makes it the file's.
+    PLUMB_TRY(device.drain());
+    Transaction t(store, Transaction::Privilege::kOrdinary);
+    media::Inode next = inode.media;
+    PLUMB_TRY(t.set_bitmap(role, fresh, true));
+    // A chunk of more pieces than one record takes stays where it is.
+    PLUMB_ASSIGN(const bool all,
+                 remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(first + chunk), 512));
+    if (!all) return false;
+    PLUMB_TRY(insert_extent(t, next, inode.extents, FileBlock(first), fresh));
+    PLUMB_TRY(settle_extents(t, next, inode.extents));
+    PLUMB_TRY(table.put(t, next));
+    PLUMB_ASSIGN(const Sequence sequence, t.commit());
+    adopt(inode, next, sequence, true);
+    return true;
+  };
+  const Result<bool> moved = move();
+  if (moved && *moved) {
+    store.settle_data(role, fresh);
+    return true;
+  }
+  forget_extents(inode);
+  store.abandon_data(role, fresh);
+  PLUMB_TRY(load_extents(store, inode));
+  return moved;
+}
+
+Result<std::uint64_t> Volume::align(FileHandle& handle) {
+  VolumeImpl& v = *impl_;
+  Inode& inode = *handle.inode;
+  if (!handle.writable) return fail(EBADF);
+  const std::uint64_t chunk = v.superblock.chunk_blocks();
+  const std::uint64_t block_size = v.store.block_size();
+  std::uint64_t aligned = 0;
+  for (std::uint64_t first = 0;; first += chunk) {
+    // The lock is let go between chunks: a big file takes long.
+    ExclusiveLock lock(inode.lock);
+    PLUMB_TRY(check_file(inode.media));
+    if (v.store.read_only()) return fail(EROFS);
+    if (inode.leases != nullptr) return fail(EBUSY, "the file is leased");
+    PLUMB_TRY(load_extents(v.store, inode));
+    if ((first + chunk) * block_size > inode.media.size_bytes) return aligned;
+    const auto it = find_extent(inode.extents, first);
+    const bool whole = it != inode.extents.end() && it->first + it->second.length >= first + chunk;
+    if (whole && (it->second.device_block + (first - it->first)) % chunk == 0) {
+      aligned += media::kChunkBytes;
+      continue;
+    }
+    // Realtime extents are where they are; a chunk without any block has nothing to move.
+    if (v.role_of(inode.media) != DeviceRole::kMain) continue;
+    const auto next = inode.extents.lower_bound(first);
+    if (it == inode.extents.end() && (next == inode.extents.end() || next->first >= first + chunk)) continue;
+    if (!v.bad_blocks_of(inode, first * block_size, (first + chunk) * block_size).empty()) continue;
+    PLUMB_ASSIGN(const bool moved, v.align_chunk(inode, first));
+    if (moved) aligned += media::kChunkBytes;
+  }
+}
+
+std::uint64_t Volume::epoch() {
+  return impl_->store.journal().epoch();
+}
+std::uint32_t Volume::lease_slots() {
+  return impl_->leases.slot_count();
+}
+const Superblock& Volume::superblock() const {
+  return impl_->superblock;
+}
+
+}  // namespace plumb
