@@ -64,11 +64,11 @@ void LeasedRanges::remove(std::uint64_t begin, std::uint64_t end) {
 // ---- InodeLeases ----
 
 bool InodeLeases::has_writers() const {
-  return std::any_of(holders.begin(), holders.end(), [](const HandleLease* h) { return h->write; });
+  return std::any_of(holders.begin(), holders.end(), [](const auto& holder) { return holder->write; });
 }
 
 bool InodeLeases::has_stores() const {
-  return std::any_of(holders.begin(), holders.end(), [](const HandleLease* h) { return !h->stored.empty(); });
+  return std::any_of(holders.begin(), holders.end(), [](const auto& holder) { return !holder->stored.empty(); });
 }
 
 void InodeLeases::publish(const media::Inode& inode) {

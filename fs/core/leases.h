@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -50,7 +51,7 @@ struct InodeLeases {
   explicit InodeLeases(LeaseTable& of) : table(of) {}
   LeaseTable& table;
   std::uint32_t slot = 0;
-  std::vector<HandleLease*> holders;
+  std::vector<std::shared_ptr<HandleLease>> holders;  // they may outlive their handles, at the end of a mount
   /// Punched while leased: what is still zero when the last lease ends becomes holes.
   LeasedRanges punched;
   /// Cut by a truncate while leased: the extents beyond the end go when the last lease ends; until then the inode is

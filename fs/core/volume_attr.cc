@@ -148,6 +148,15 @@ Attributes Volume::attributes(Inode& inode) {
   SharedLock lock(inode.lock);
   Attributes attributes = attributes_of(inode.media, impl_->store.block_size());
   attributes.changes_directly = inode.leases != nullptr && inode.leases->has_writers();
+  // What a truncate has cut off and leases keep is not the file's any more.
+  if (inode.leases != nullptr && inode.leases->cut && inode.extents_loaded) {
+    const std::uint64_t first = impl_->first_block_beyond(inode.media, inode.media.size_bytes);
+    for (auto it = inode.extents.rbegin(); it != inode.extents.rend(); ++it) {
+      const std::uint64_t end = it->first + it->second.length;
+      if (end <= first) break;
+      attributes.sectors -= (end - std::max(first, it->first)) * (impl_->store.block_size() / 512);
+    }
+  }
   return attributes;
 }
 

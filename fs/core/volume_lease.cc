@@ -120,7 +120,7 @@ void VolumeImpl::mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64
 void VolumeImpl::add_leased_ranges(Inode& inode) {
   if (!inode.was_stored_directly.load(std::memory_order_acquire)) return;
   const auto add = [&] {
-    for (const HandleLease* holder : inode.leases->holders)
+    for (const auto& holder : inode.leases->holders)
       for (const auto& [begin, end] : holder->stored.all()) mark_range_dirty(inode, begin, end);
   };
   {
@@ -187,7 +187,7 @@ Result<LeaseAnswer> Volume::lease(FileHandle& handle, const LeaseRequest& reques
       }
       held.held = true;
       held.uid = request.uid;
-      inode.leases->holders.push_back(&held);
+      inode.leases->holders.push_back(handle.lease);
     }
     InodeLeases& leases = *inode.leases;
     LeaseAnswer answer;
@@ -282,8 +282,8 @@ void Volume::end_lease(FileHandle& handle) {
     (void)v.take_write_time(inode);  // with a full log the times stay as they were
     if (!held.stored.empty() && load_extents(v.store, inode))
       for (const auto& [begin, end] : held.stored.all()) v.mark_range_dirty(inode, begin, end);
-    std::erase(inode.leases->holders, &held);
     v.leases.drop_holder(held.uid);
+    std::erase(inode.leases->holders, handle.lease);
     handle.lease.reset();
     if (inode.leases->holders.empty()) {
       ended = std::move(inode.leases);

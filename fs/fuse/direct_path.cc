@@ -1,54 +1,14 @@
 #include "fs/fuse/direct_path.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
+#include "pmem/client_lock.h"
 #include "pmem/device.h"
 
 namespace plumb::fuse {
-namespace {
-
-// Not at 0, which other programs that lock whole files begin with as well, but far behind the end of any device.
-// Epochs begin anywhere: folded into 61 bits, which two mounts of one file system never share.
-constexpr std::uint64_t kLockBase = std::uint64_t{1} << 61;
-
-std::uint64_t lock_offset(std::uint64_t epoch) {
-  return kLockBase + (epoch & (kLockBase - 1));
-}
-
-// True if somebody else has a lock in [begin, begin + length); length 0: to the end of all offsets.
-bool is_locked(int fd, std::uint64_t begin, std::uint64_t length) {
-  struct flock lock {};
-  lock.l_type = F_WRLCK;  // which any lock of a client keeps out
-  lock.l_whence = SEEK_SET;
-  lock.l_start = static_cast<off_t>(begin);
-  lock.l_len = static_cast<off_t>(length);
-  // A kernel that cannot tell must not make reclaim stand still for good, and has no clients with locks either.
-  return ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-}
-
-}  // namespace
-
-Result<std::unique_ptr<ClientLocks>> ClientLocks::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) return fail(errno, path);
-  return std::unique_ptr<ClientLocks>(new ClientLocks(fd));
-}
-
-ClientLocks::~ClientLocks() {
-  ::close(fd_);
-}
-
-bool ClientLocks::others_than(std::uint64_t epoch) const {
-  const std::uint64_t own = lock_offset(epoch);
-  if (own > kLockBase && is_locked(fd_, kLockBase, own - kLockBase)) return true;
-  return is_locked(fd_, own + 1, 0);
-}
 
 protocol::Devices describe_devices(Volume& volume, bool immediate) {
   protocol::Devices reply{};
@@ -56,7 +16,7 @@ protocol::Devices describe_devices(Volume& volume, bool immediate) {
   reply.version = protocol::kVersion;
   reply.member_count = static_cast<std::uint32_t>(superblock.device_count());
   reply.epoch = volume.epoch();
-  reply.lock_offset = lock_offset(reply.epoch);
+  reply.lock_offset = pmem::client_lock_offset(reply.epoch);
   reply.slots_offset = superblock.media().lease_start;
   reply.slot_count = volume.lease_slots();
   reply.block_size_bytes = superblock.block_size();

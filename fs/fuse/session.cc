@@ -17,13 +17,13 @@
 #include "fs/core/superblock.h"
 #include "fs/core/volume.h"
 #include "fs/fuse/block_device_hold.h"
-#include "fs/fuse/direct_path.h"
 #include "fs/fuse/handlers.h"
 #include "fs/fuse/log.h"
 #include "fs/fuse/mount_point.h"
 #include "fs/fuse/server.h"
 #include "fs/fuse/session_loop.h"
 #include "fs/fuse/termination.h"
+#include "pmem/client_lock.h"
 #include "pmem/device.h"
 
 namespace plumb::fuse {
@@ -56,6 +56,7 @@ Result<std::unique_ptr<pmem::Device>> open_once(const Options& options, const st
     how.hold_block_device = false;
   }
   how.assume_pmem = options.assume == Assume::kPmem;
+  how.allow_clients = true;
   how.assert_persistent = options.assume == Assume::kPersistent;
   auto device = pmem::open_device(path, how);
   // A read-only mount recovers too, so it writes if it can.
@@ -167,7 +168,7 @@ int run_session(Options options, Launch& launch) {
   if (!devices) return complain(about(options.device, devices.error()), kExitFailed);
   // As failures of requests: a medium that fails must not fill the log.
   options.volume.on_notice = [](const std::string& line) { log_failure(line); };
-  const auto locks = ClientLocks::open(options.device);
+  const auto locks = pmem::ClientLocks::open(options.device);
   if (!locks) return complain(locks.error(), kExitFailed);
   options.volume.has_stale_clients = [&](std::uint64_t epoch) { return (*locks)->others_than(epoch); };
   auto volume = Volume::mount(devices->members(), options.volume);

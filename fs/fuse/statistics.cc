@@ -49,7 +49,9 @@ std::string to_json(const VolumeStatistics& counters, std::uint64_t syncfs_reque
                        {"buffers", counters.buffers},
                        {"inodes_in_core", counters.inodes_in_core},
                        {"syncfs_requests", syncfs_requests},
-                       {"unsafe_shutdowns", counters.unsafe_shutdowns}};
+                       {"unsafe_shutdowns", counters.unsafe_shutdowns},
+                       {"leased_inodes", counters.leased_inodes},
+                       {"stale_clients", counters.stale_clients}};
   return text_of(result);
 }
 

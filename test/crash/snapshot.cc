@@ -83,11 +83,16 @@ std::vector<std::pair<std::string, std::string>> fields(const VisibleInode& inod
   return out;
 }
 
+// Of a file with leases blocks are kept that a crash lets go.
+bool same_sectors(const Attributes& x, const Attributes& y) {
+  return x.sectors == y.sectors || x.changes_directly || y.changes_directly;
+}
+
 bool same_metadata(const VisibleInode& a, const VisibleInode& b) {
   const Attributes& x = a.attributes;
   const Attributes& y = b.attributes;
   return x.mode == y.mode && x.links == y.links && x.uid == y.uid && x.gid == y.gid && x.rdev == y.rdev &&
-         x.size_bytes == y.size_bytes && x.sectors == y.sectors && x.flags == y.flags && x.atime == y.atime &&
+         x.size_bytes == y.size_bytes && same_sectors(x, y) && x.flags == y.flags && x.atime == y.atime &&
          x.mtime == y.mtime && x.ctime == y.ctime && x.btime == y.btime && a.target == b.target && a.xattrs == b.xattrs;
 }
 
@@ -171,7 +176,8 @@ std::string step_difference(const Snapshot& seen, const Snapshot& before, const 
                " nor " + becomes[i].second;
     }
     const auto [least, most] = std::minmax(old.attributes.sectors, next.attributes.sectors);
-    if (inode.attributes.sectors < least || inode.attributes.sectors > most)
+    const bool is_leased = old.attributes.changes_directly || next.attributes.changes_directly;
+    if (!is_leased && (inode.attributes.sectors < least || inode.attributes.sectors > most))
       return inode_name(seen, key) + ": sectors " + std::to_string(inode.attributes.sectors);
   }
   return {};
