@@ -15,17 +15,26 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fs/client/device_node.h"
+#include "fs/client/extent_table.h"
+#include "fs/client/persist.h"
 #include "fs/client/protocol.h"
 
 namespace plumb::client {
 
 /// The devices of one mount, mapped whole. One for each mount and way of access in a process; never freed, as any
 /// thread may be copying from it.
+///
+/// The lock of a client is held while there are DirectFiles of it, and by each map that DirectFile::map() has made of
+/// the main device, until that is unmapped: a process that is done with a mount does not keep the next one waiting.
+/// After a map of the realtime device it is held until the process ends. Lock and mappings follow fork(2), are gone
+/// after exec(2), and need no descriptor that the program could close.
 class Mount {
  public:
-  /// Of the mount that `fd`, any open file or directory of it, is on. Opens the devices, takes the lock of a client,
-  /// maps. nullptr: `*error` is ENOTTY (no plumbfs), EACCES (no permission on a device), ENOTSUP (version), ENODEV (the
-  /// path leads to another device), or of open, fcntl, mmap; `why` gets a line for the user (may be nullptr).
+  /// Of the mount that `fd`, any open file or directory of it, is on. Opens the devices and maps them; close-on-exec,
+  /// and closed when it returns. nullptr: `*error` is ENOTTY (no plumbfs), EACCES (no permission on a device), EPERM
+  /// (the mount is another user's), ENOTSUP (version), EPROTO (an answer that cannot be), ENODEV (the path leads to
+  /// another device), or of open, fcntl, mmap; `why` gets a line for the user (may be nullptr).
   static const Mount* of(int fd, bool writable, int* error, char* why, std::size_t why_bytes) noexcept;
 
   [[nodiscard]] const protocol::Devices& devices() const { return devices_; }
@@ -36,22 +45,44 @@ class Mount {
   }
   [[nodiscard]] bool is_map_sync(std::uint32_t member) const { return map_sync_[member]; }
   [[nodiscard]] std::byte* base(std::uint32_t member) const { return base_[member]; }
-  [[nodiscard]] int device_fd(std::uint32_t member) const { return device_fd_[member]; }
-  [[nodiscard]] protocol::LeaseSlot* slot(std::uint32_t number) const;
+  [[nodiscard]] protocol::LeaseSlot* slot(std::uint32_t number) const {
+    return reinterpret_cast<protocol::LeaseSlot*>(base_[0] + devices_.slots_offset) + number;
+  }
+
+  /// Opens the node of a member again, which must be the same; of the main device with the lock of a client on the new
+  /// description. The caller closes it. -1 with errno.
+  int open_again(std::uint32_t member, char* why, std::size_t why_bytes) const noexcept;
+
+  /// From the first hold() to the last release() the lock of a client is held. 0 or errno. DirectFile does it.
+  int hold(char* why, std::size_t why_bytes) const noexcept;
+  void release() const noexcept;
+  /// A hold that is never released: for maps of the realtime device, which have no lock of their own. 0 or errno.
+  int hold_for_good() const noexcept;
 
  private:
+  friend class MountRegistry;
+
   protocol::Devices devices_{};
   bool writable_ = false;
   bool map_sync_[2] = {};
   std::byte* base_[2] = {};
-  int device_fd_[2] = {-1, -1};
+  NodeIdentity identity_[2] = {};
+  dev_t device_ = 0;              // st_dev of its files
+  const Mount* next_ = nullptr;   // of all
+  mutable void* lock_ = nullptr;  // a mapping that nobody can touch; it keeps the description with the lock
+  mutable std::size_t holds_ = 0;
+  mutable std::atomic<bool> is_held_for_good_{false};
 };
 
 /// What a direct operation answers when it has done nothing and the kernel is to be asked.
 inline constexpr ssize_t kNotHere = -4096;
 
 /// The leased extents of one open file description. The owner keeps the description open, and calls no function while
-/// or after it closes it (the blocks may be anybody's then).
+/// or after it closes it (the blocks may be anybody's then). A map that outlives the description needs an anchor: a map
+/// of one page of the file itself, PROT_NONE and MAP_PRIVATE.
+///
+/// Thread safety: every function from any thread, but destroy(). read(), write(), size(), is_synced() and note_stores()
+/// also from signal handlers.
 class DirectFile {
  public:
   /// nullptr with `*error` if the file cannot be used directly; as kIocLease, and as Mount::of().
@@ -65,15 +96,20 @@ class DirectFile {
   ssize_t write(const void* from, std::size_t length, std::uint64_t offset) noexcept;
 
   /// Tries to lease [offset, offset + length) as far as it is not leased yet: after a kNotHere, by the caller's choice.
-  /// 0 or -1 with errno. Takes a lock: not in a signal handler.
+  /// 0 or -1 with errno: as kIocLease, EPROTO, ENOMEM. What stays unknown afterwards is holes, or behind the last
+  /// block. Takes a lock: not in a signal handler. learn() and map() ask by the descriptor that open() got;
+  /// use_descriptor() names another one of the description when that is to be closed.
+  void use_descriptor(int fd) noexcept { fd_.store(fd, std::memory_order_relaxed); }
   int learn(std::uint64_t offset, std::uint64_t length, std::uint32_t flags) noexcept;
 
   /// Maps the file's device pages [offset, offset + length) at `address` (MAP_FIXED, the caller owns the range) in as
-  /// many pieces as it takes. Bytes behind the last block of the file are not mapped: ENXIO then, and nothing is
-  /// changed (the caller maps by the kernel). `protection` as mmap(2); with PROT_WRITE, or `may_write`, the holes are
-  /// filled and fsync will cover it. `flags`: MAP_SYNC is honoured (EOPNOTSUPP where the device cannot). 0 or -1 with
-  /// errno: ENXIO: holes that may not be filled; EINVAL: alignment (device align, blocks below the page); ENOMEM: too
-  /// many maps. After an error in the middle the range is PROT_NONE memory of nobody's.
+  /// many pieces as it takes; `length` is rounded up to the page. Bytes behind the last block of the file are not
+  /// mapped: ENXIO then, and nothing is changed (the caller maps by the kernel). `protection` as mmap(2); with
+  /// PROT_WRITE, or `may_write`, the holes are filled and fsync will cover it. `flags`: MAP_SYNC is honoured
+  /// (EOPNOTSUPP where the device cannot), MAP_PRIVATE (then nothing is filled or flushed), MAP_POPULATE and MAP_LOCKED
+  /// passed on. 0 or -1 with errno: ENXIO: holes that may not be filled; EINVAL: alignment (device align, blocks below
+  /// the page); EACCES: not open for writing; ENOMEM: too many maps; what opening the device says. After an error in
+  /// the middle the range is PROT_NONE memory of nobody's.
   int map(void* address, std::size_t length, std::uint64_t offset, int protection, bool may_write, int flags) noexcept;
 
   /// Size now. False: the daemon of the lease is gone.
@@ -88,15 +124,28 @@ class DirectFile {
   [[nodiscard]] bool is_writable() const { return writable_; }
 
  private:
+  DirectFile() = default;
+  ~DirectFile() = default;
+
+  int ask(protocol::Lease* lease, std::uint64_t offset, std::uint64_t length, std::uint32_t flags) const noexcept;
+  int start(bool writable) noexcept;
+  int add(const protocol::Lease& lease) noexcept;
+  [[nodiscard]] bool is_alive() const noexcept;
+  std::size_t find_settled(std::uint64_t offset, std::uint64_t length, ExtentTable::Piece* pieces,
+                           std::size_t max) const noexcept;
+  int map_pieces(char* address, std::uint64_t length, std::uint64_t offset, int protection, int flags) noexcept;
+
   const Mount* mount_ = nullptr;
   std::uint32_t member_ = 0;
   bool writable_ = false;
-  // The rest is the implementation's.
+  bool is_memory_ = false;
+  std::byte* base_ = nullptr;
+  protocol::LeaseSlot* slot_ = nullptr;
+  std::uint64_t epoch_ = 0;
+  std::uint64_t inode_ = 0;
+  std::uint32_t slot_number_ = 0;
+  std::atomic<int> fd_{-1};
+  ExtentTable extents_;
 };
-
-/// Flushes the cache lines of [address, address + length) and fences: memory devices.
-void persist(const void* address, std::size_t length) noexcept;
-/// Copies with streaming stores and fences: durable on a memory device.
-void copy_persist(void* to, const void* from, std::size_t length) noexcept;
 
 }  // namespace plumb::client

@@ -39,6 +39,8 @@ plumb_layer(plumb_crash_harness test/crash DEPENDS plumb_core EXCLUDE "_test\\.c
 plumb_catch_program(plumb_crash_tests test/crash LABEL crash ONLY "_test\\.cc$" DEPENDS plumb_crash_harness)
 plumb_program(plumb_crash_explore test/crash/explore DEPENDS plumb_crash_harness)
 plumb_catch_program(plumb_image_tests test/image LABEL image DEPENDS plumb_test_support)
+# The direct path of clients, as far as it needs no mount.
+plumb_catch_program(plumb_client_tests test/client LABEL client ONLY "_test\\.cc$" DEPENDS plumb_client)
 # Against a mounted directory, which it gets by its environment: it knows nothing of plumbfs.
 plumb_catch_program(plumb_posix_tests test/posix DEPENDS plumb_options Threads::Threads)
 
