@@ -308,7 +308,6 @@ int DirectFile::map(void* address, std::size_t length, std::uint64_t offset, int
   }
   const int error = map_pieces(static_cast<char*>(address), bytes, offset, protection, flags);
   if (error != 0) return fail(error);
-  if (stores) note_stores();
   return 0;
 }
 
