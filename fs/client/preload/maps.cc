@@ -1,0 +1,565 @@
+#include "fs/client/preload/maps.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "fs/client/persist.h"
+#include "fs/client/preload/file.h"
+#include "fs/client/preload/map_table.h"
+#include "fs/client/preload/next.h"
+#include "fs/client/preload/process.h"
+#include "fs/client/preload/raw.h"
+#include "fs/client/preload/slow_lock.h"
+#include "fs/client/preload/stats.h"
+#include "fs/client/preload/thread.h"
+
+namespace plumb::preload {
+namespace {
+
+constexpr std::size_t kPageBytes = 4096;
+constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
+constexpr std::size_t kCopyMax = std::size_t{256} << 20;  // of a private map without copy-on-write
+
+constexpr int kKnownFlags = MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_SYNC | MAP_POPULATE | MAP_LOCKED |
+                            MAP_NORESERVE | MAP_32BIT | MAP_NONBLOCK | MAP_DENYWRITE | MAP_EXECUTABLE;
+
+std::uintptr_t number(const void* address) {
+  return reinterpret_cast<std::uintptr_t>(address);
+}
+void* pointer(std::uintptr_t address) {
+  return reinterpret_cast<void*>(address);
+}
+std::size_t whole_pages(std::size_t length) {
+  return (length + kPageBytes - 1) & ~(kPageBytes - 1);
+}
+
+void* raw_mmap(void* address, std::size_t length, int protection, int flags, int fd, off64_t offset) {
+  const long result = raw::posix(raw::call(SYS_mmap, address, length, protection, flags, fd, offset));
+  return reinterpret_cast<void*>(result);
+}
+int raw_munmap(void* address, std::size_t length) {
+  return static_cast<int>(raw::posix(raw::call(SYS_munmap, address, length)));
+}
+
+// A reference to the file of `fd`, or null.
+File* hold_file(int fd) {
+  Entry entry;
+  File* const file = find_file(fd, MayWait::kYes, &entry);
+  if (file == nullptr) return nullptr;
+  const Use use(file);
+  if (!use || !(load(find_place(fd)) == entry)) return nullptr;
+  hold(file);
+  return file;
+}
+
+class Held {
+ public:
+  explicit Held(File* file) : file_(file) {}
+  ~Held() {
+    if (file_ != nullptr) drop(file_);
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  File* operator->() const { return file_; }
+  [[nodiscard]] File* get() const { return file_; }
+  explicit operator bool() const { return file_ != nullptr; }
+
+ private:
+  File* file_;
+};
+
+// ---- Bookkeeping, with slow_lock held ----
+
+void note_stores(const Map& map) {
+  if (map.served == Served::kByDevice && map.is_shared && map.may_store) map.file->owned->note_stores();
+}
+
+// The addresses belong to somebody else, or nobody, by now.
+void forget(std::uintptr_t start, std::uintptr_t end) {
+  if (!maps.overlaps(start, end)) return;
+  maps.split(start);
+  maps.split(end);
+  for (std::size_t index = maps.find(start); index < maps.size() && maps.at(index).start < end;) {
+    const Map map = maps.at(index);
+    maps.remove(index);
+    note_stores(map);
+    drop(map.file);
+  }
+}
+
+void remember(void* address, std::size_t length, std::uint64_t offset, File* file, int protection, Served served,
+              bool is_shared, bool may_store) {
+  hold(file);
+  if (may_store) file->stores_mapped.store(true, std::memory_order_relaxed);
+  maps.insert(
+      {number(address), number(address) + whole_pages(length), offset, file, protection, served, is_shared, may_store});
+}
+
+// ---- mmap ----
+
+// Free addresses for a map; what the kernel chooses is such that huge pages fit.
+void* reserve(void* address, std::size_t length, int flags, off64_t offset) {
+  const int kept = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (flags & (MAP_32BIT | MAP_FIXED_NOREPLACE));
+  const std::size_t whole = whole_pages(length);
+  if (address != nullptr || whole < kHugeBytes) return raw_mmap(address, whole, PROT_NONE, kept, -1, 0);
+  void* const room = raw_mmap(nullptr, whole + kHugeBytes, PROT_NONE, kept, -1, 0);
+  if (room == MAP_FAILED) return room;
+  const std::uintptr_t begin = number(room);
+  const std::uintptr_t wanted = static_cast<std::uintptr_t>(offset) % kHugeBytes;
+  const std::uintptr_t start = begin + (wanted + kHugeBytes - begin % kHugeBytes) % kHugeBytes;
+  if (start > begin) raw_munmap(room, start - begin);
+  if (begin + kHugeBytes > start) raw_munmap(pointer(start + whole), begin + kHugeBytes - start);
+  return pointer(start);
+}
+
+struct Request {
+  std::size_t length;
+  int protection;
+  int flags;
+  off64_t offset;
+  [[nodiscard]] bool is_shared() const { return (flags & MAP_TYPE) != MAP_PRIVATE; }
+  [[nodiscard]] bool stores() const { return (protection & PROT_WRITE) != 0; }
+};
+
+// Nothing but success is decided here: what is wrong with a request the kernel says.
+bool can_be_direct(const File& file, const Request& request) {
+  const int type = request.flags & MAP_TYPE;
+  if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_SHARED_VALIDATE) return false;
+  if ((request.flags & ~kKnownFlags) != 0 || (request.protection & ~(PROT_READ | PROT_WRITE)) != 0) return false;
+  if (request.length == 0 || request.offset < 0 || request.offset % kPageBytes != 0) return false;
+  if (request.length > static_cast<std::size_t>(INT64_MAX) - static_cast<std::size_t>(request.offset) - kHugeBytes)
+    return false;
+  if (!file.reads.load(std::memory_order_relaxed) || file.anchor == nullptr) return false;
+  return !request.is_shared() || !request.stores() || file.opened_write;
+}
+
+// A private map of a device that refuses MAP_PRIVATE (devdax).
+bool map_private_apart(void* address, const File& file, const Request& request, Served* served) {
+  client::DirectFile& direct = *file.owned;
+  const auto offset = static_cast<std::uint64_t>(request.offset);
+  if (!request.stores()) {
+    *served = Served::kByDeviceRead;
+    return direct.map(address, request.length, offset, request.protection, false, MAP_SHARED) == 0;
+  }
+  *served = Served::kByCopy;
+  std::uint64_t size = 0;
+  const std::size_t whole = whole_pages(request.length);
+  if (whole > kCopyMax || !direct.size(&size) || offset + whole > size + kPageBytes) return false;
+  if (raw_mmap(address, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+    return false;
+  const std::size_t wanted = std::min<std::uint64_t>(whole, size - std::min(size, offset));
+  std::size_t done = 0;
+  while (done < wanted) {
+    const ssize_t got = direct.read(static_cast<std::byte*>(address) + done, wanted - done, offset + done);
+    if (got <= 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  if (done == wanted && raw::call(SYS_mprotect, address, whole, request.protection) == 0) return true;
+  raw_mmap(address, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  return false;
+}
+
+// At addresses that are ours to use. False with errno.
+bool map_direct_at(void* address, File& file, const Request& request) {
+  int flags = request.flags & (MAP_TYPE | MAP_SYNC | MAP_POPULATE | MAP_LOCKED);
+  if ((flags & MAP_TYPE) == MAP_SHARED) flags &= ~MAP_SYNC;  // ignored there, as by the kernel
+  Served served = Served::kByDevice;
+  const bool stores = request.is_shared() && request.stores();
+  client::DirectFile& direct = *file.owned;
+  const auto offset = static_cast<std::uint64_t>(request.offset);
+  bool done = direct.map(address, request.length, offset, request.protection, stores, flags) == 0;
+  if (!done && errno == EINVAL && !request.is_shared()) done = map_private_apart(address, file, request, &served);
+  if (!done) return false;
+  forget(number(address), number(address) + whole_pages(request.length));
+  remember(address, request.length, offset, &file, request.protection, served, request.is_shared(), stores);
+  return true;
+}
+
+// MAP_FAILED with errno: the kernel is to be asked, with the same request.
+void* map_direct(void* address, File& file, const Request& request) {
+  const bool is_fixed = (request.flags & MAP_FIXED) != 0;
+  void* const place = is_fixed ? address : reserve(address, request.length, request.flags, request.offset);
+  if (place == MAP_FAILED) return place;
+  if (is_fixed && number(place) % kPageBytes != 0) {
+    errno = EINVAL;
+    return MAP_FAILED;
+  }
+  if ((request.flags & MAP_FIXED_NOREPLACE) != 0 && place != address) {
+    raw_munmap(place, request.length);  // a kernel that does not know the flag
+    errno = EEXIST;
+    return MAP_FAILED;
+  }
+  if (map_direct_at(place, file, request)) return place;
+  const int error = errno;
+  if (!is_fixed) raw_munmap(place, whole_pages(request.length));
+  errno = error;
+  return MAP_FAILED;
+}
+
+// ---- Files that are left to the kernel ----
+
+// What was direct of the inode becomes the kernel's, at the same addresses: the page cache has nothing of it yet, and
+// takes what is on the device. False if there is no descriptor to do it by; then some are as they were.
+bool give_maps_to_kernel(Inode* inode) {
+  for (std::size_t index = 0; index < maps.size(); ++index) {
+    Map& map = maps.at(index);
+    if (map.file->inode != inode || map.served == Served::kByKernel || map.served == Served::kByCopy) continue;
+    if (!map.is_shared && map.served == Served::kByDevice && (map.protection & PROT_WRITE) != 0)
+      continue;  // has copies
+    const bool writing = map.is_shared && map.file->opened_write;
+    const int fd = find_descriptor(inode, nullptr, writing);
+    if (fd < 0) return false;
+    note_stores(map);
+    const int flags = MAP_FIXED | (map.is_shared ? MAP_SHARED : MAP_PRIVATE);
+    const void* const done =
+        raw_mmap(pointer(map.start), map.length(), map.protection, flags, fd, static_cast<off64_t>(map.offset));
+    if (done == MAP_FAILED) return false;
+    map.served = Served::kByKernel;
+    map.may_store = false;
+  }
+  return true;
+}
+
+void* map_by_kernel(void* address, File& file, const Request& request, int fd, const char* why) {
+  void* const place = raw_mmap(address, request.length, request.protection, request.flags, fd, request.offset);
+  if (place == MAP_FAILED) return place;
+  forget(number(place), number(place) + whole_pages(request.length));
+  if (file.owned == nullptr) return place;
+  note_map(false, why);
+  Inode* const inode = file.inode;
+  if (!inode->by_kernel) {
+    leave_to_kernel(inode);
+    if (!give_maps_to_kernel(inode)) {
+      raw_munmap(place, request.length);
+      errno = ENOMEM;
+      return MAP_FAILED;
+    }
+  }
+  remember(place, request.length, static_cast<std::uint64_t>(request.offset), &file, request.protection,
+           Served::kByKernel, request.is_shared(), false);
+  return place;
+}
+
+const char* reason_of(int error) {
+  switch (error) {
+    case ENXIO:
+      return "a hole, or beyond the end of the file";
+    case EINVAL:
+      return "blocks below the page, or not aligned for the device";
+    case EOPNOTSUPP:
+      return "MAP_SYNC without a device that has it";
+    default:
+      return ::strerrordesc_np(error);
+  }
+}
+
+}  // namespace
+
+void* map_file(void* address, std::size_t length, int protection, int flags, int fd, off64_t offset) {
+  const Held file((flags & MAP_ANONYMOUS) == 0 ? hold_file(fd) : nullptr);
+  const bool replaces = (flags & MAP_FIXED) != 0 && maps.may_have(number(address), number(address) + length);
+  if (!file && !replaces) return raw_mmap(address, length, protection, flags, fd, offset);
+
+  const int saved = errno;
+  const Slow slow(Slow::How::kWait);
+  if (!slow || !owns_tables()) return raw_mmap(address, length, protection, flags, fd, offset);
+  if (!file) {
+    void* const place = raw_mmap(address, length, protection, flags, fd, offset);
+    if (place != MAP_FAILED) forget(number(place), number(place) + whole_pages(length));
+    return place;
+  }
+  const Request request{length, protection, flags, offset};
+  const char* why = "the file is left to the kernel";
+  if (file->direct.load(std::memory_order_acquire) != nullptr) {
+    why = "protection or flags that only the kernel has";
+    if (can_be_direct(*file.get(), request)) {
+      file->owned->use_descriptor(fd);
+      void* const place = map_direct(address, *file.get(), request);
+      if (place != MAP_FAILED) {
+        note_map(true, "");
+        errno = saved;
+        return place;
+      }
+      why = reason_of(errno);
+    }
+  }
+  void* const place = map_by_kernel(address, *file.get(), request, fd, why);
+  if (place != MAP_FAILED) errno = saved;
+  return place;
+}
+
+int unmap(void* address, std::size_t length) {
+  const std::uintptr_t start = number(address);
+  const std::uintptr_t end = start + whole_pages(length);
+  if (!maps.may_have(start, end)) return raw_munmap(address, length);
+  const Slow slow(Slow::How::kWait);
+  const int result = raw_munmap(address, length);
+  if (result == 0 && slow) {
+    const int saved = errno;
+    forget(start, end);
+    errno = saved;
+  }
+  return result;
+}
+
+// ---- mprotect ----
+
+namespace {
+
+// A private map of shared device pages gets pages of its own, at the same addresses.
+bool copy_apart(Map& map) {
+  if (map.length() > kCopyMax) return false;
+  void* const copy = raw_mmap(nullptr, map.length(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (copy == MAP_FAILED) return false;
+  std::memcpy(copy, pointer(map.start), map.length());
+  const long moved =
+      raw::call(SYS_mremap, copy, map.length(), map.length(), MREMAP_MAYMOVE | MREMAP_FIXED, pointer(map.start));
+  if (raw::failed(moved)) {
+    raw_munmap(copy, map.length());
+    return false;
+  }
+  map.served = Served::kByCopy;
+  return true;
+}
+
+// 0 or the errno: what has to be so before the kernel may let the map be stored to.
+int prepare_stores(Map& map) {
+  if (map.served == Served::kByKernel || map.served == Served::kByCopy) return 0;
+  if (!map.is_shared) return map.served == Served::kByDevice || copy_apart(map) ? 0 : ENOMEM;
+  if (!map.file->opened_write) return EACCES;
+  if (map.may_store) return 0;
+  const int fd = find_descriptor(map.file->inode, map.file, true);
+  if (fd >= 0) {
+    map.file->owned->use_descriptor(fd);
+    if (map.file->owned->map(pointer(map.start), map.length(), map.offset, map.protection, true, MAP_SHARED) != 0)
+      return ENOMEM;
+  }
+  map.may_store = true;
+  map.file->stores_mapped.store(true, std::memory_order_relaxed);
+  return 0;
+}
+
+}  // namespace
+
+int protect(void* address, std::size_t length, int protection) {
+  const std::uintptr_t start = number(address);
+  const std::uintptr_t end = start + whole_pages(length);
+  const auto change = [&] {
+    return static_cast<int>(raw::posix(raw::call(SYS_mprotect, address, length, protection)));
+  };
+  if (start % kPageBytes != 0 || !maps.may_have(start, end)) return change();
+  const int saved = errno;
+  const Slow slow(Slow::How::kWait);
+  if (!slow || !maps.overlaps(start, end)) return change();
+  maps.split(start);
+  maps.split(end);
+  for (std::size_t index = maps.find(start); index < maps.size() && maps.at(index).start < end; ++index) {
+    Map& map = maps.at(index);
+    if ((protection & PROT_WRITE) != 0) {
+      if (const int error = prepare_stores(map); error != 0) {
+        errno = error;
+        return -1;
+      }
+    }
+    if (map.served == Served::kByDevice && map.may_store) note_stores(map);
+  }
+  if (change() != 0) return -1;
+  for (std::size_t index = maps.find(start); index < maps.size() && maps.at(index).start < end; ++index)
+    maps.at(index).protection = protection;
+  errno = saved;
+  return 0;
+}
+
+// ---- msync ----
+
+namespace {
+
+int sync_part(const Map& map, int flags) {
+  if (map.served == Served::kByKernel) return next.msync(pointer(map.start), map.length(), flags);
+  if (!map.is_shared || !map.may_store) return 0;
+  map.file->owned->note_stores();
+  if ((flags & MS_SYNC) == 0) return 0;
+  if (map.file->is_memory) {
+    client::persist(pointer(map.start), map.length());
+    return 0;
+  }
+  if (next.msync(pointer(map.start), map.length(), flags) != 0) return -1;
+  // The size, and which blocks the file has, are the daemon's to make durable.
+  const int fd = find_descriptor(map.file->inode, map.file, false);
+  return fd < 0 ? 0 : next.fdatasync(fd);
+}
+
+}  // namespace
+
+int sync_map(void* address, std::size_t length, int flags) {
+  const std::uintptr_t start = number(address);
+  const std::uintptr_t end = start + whole_pages(length);
+  const bool is_sound = start % kPageBytes == 0 && (flags & ~(MS_SYNC | MS_ASYNC | MS_INVALIDATE)) == 0 &&
+                        (flags & (MS_SYNC | MS_ASYNC)) != (MS_SYNC | MS_ASYNC);
+  if (!is_sound || !maps.may_have(start, end)) return next.msync(address, length, flags);
+  const int saved = errno;
+  // The parts first, then without the lock: an msync may take long, and is the program's to keep apart from its munmap.
+  std::uintptr_t at = start;
+  int error = 0;
+  while (at < end) {
+    Map map{};
+    {
+      const Slow slow(Slow::How::kWait);
+      const std::size_t index = slow ? maps.find(at) : maps.size();
+      if (index < maps.size() && maps.at(index).start < end) {
+        map = maps.at(index).part(at, end);
+        hold(map.file);
+      }
+    }
+    const std::uintptr_t gap_end = map.file == nullptr ? end : map.start;
+    if (gap_end > at && next.msync(pointer(at), gap_end - at, flags) != 0) error = errno;
+    at = gap_end;
+    if (map.file == nullptr) break;
+    if (sync_part(map, flags) != 0) error = errno;
+    drop(map.file);
+    at = map.end;
+  }
+  errno = error != 0 ? error : saved;
+  return error != 0 ? -1 : 0;
+}
+
+// ---- mremap ----
+
+namespace {
+
+void* fail_with(int error) {
+  errno = error;
+  return MAP_FAILED;
+}
+
+// The rest of a map that has grown in place, or all of it elsewhere.
+bool map_part(const Map& map, std::uintptr_t address, std::uint64_t from, std::size_t length) {
+  const int flags = map.is_shared ? MAP_SHARED : MAP_PRIVATE;
+  return map.file->owned->map(pointer(address), length, map.offset + from, map.protection, map.may_store, flags) == 0;
+}
+
+// A map of device pages, which are pieces to the kernel, moved or made longer.
+void* remap_direct(const Map map, std::size_t new_length, int flags, void* new_address) {
+  const int fd = find_descriptor(map.file->inode, map.file, map.may_store);
+  if (fd < 0) return fail_with(ENOMEM);
+  map.file->owned->use_descriptor(fd);
+  const bool is_fixed = (flags & MREMAP_FIXED) != 0;
+  Map grown = map;
+  if (!is_fixed && new_length > map.length()) {
+    const std::size_t more = new_length - map.length();
+    void* const place = raw_mmap(pointer(map.end), more, PROT_NONE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (place == pointer(map.end)) {
+      if (map_part(map, map.end, map.length(), more)) {
+        maps.at(maps.find(map.start)).end += more;
+        return pointer(map.start);
+      }
+      const int error = errno;
+      raw_munmap(place, more);
+      return fail_with(error);
+    }
+    if (place != MAP_FAILED) raw_munmap(place, more);
+  }
+  if ((flags & MREMAP_MAYMOVE) == 0) return fail_with(ENOMEM);
+  void* const place = is_fixed ? new_address : reserve(nullptr, new_length, 0, static_cast<off64_t>(map.offset));
+  if (place == MAP_FAILED) return place;
+  if (!map_part(map, number(place), 0, new_length)) {
+    const int error = errno;
+    if (!is_fixed) raw_munmap(place, new_length);
+    return fail_with(error);
+  }
+  grown.start = number(place);
+  grown.end = grown.start + new_length;
+  forget(grown.start, grown.end);
+  hold(grown.file);
+  maps.insert(grown);
+  raw_munmap(pointer(map.start), map.length());
+  forget(map.start, map.end);
+  return place;
+}
+
+void* remap_locked(std::uintptr_t start, std::size_t old_length, std::size_t new_length, int flags, void* new_address) {
+  const auto by_kernel = [&] {
+    return reinterpret_cast<void*>(
+        raw::posix(raw::call(SYS_mremap, pointer(start), old_length, new_length, flags, new_address)));
+  };
+  const std::uintptr_t end = start + old_length;
+  const bool is_fixed = (flags & MREMAP_FIXED) != 0;
+  if (start % kPageBytes != 0 || new_length == 0 || (flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED)) != 0 ||
+      (is_fixed && (flags & MREMAP_MAYMOVE) == 0)) {
+    // Refused by the kernel, MREMAP_DONTUNMAP apart, which pieces of a map cannot have.
+    return maps.overlaps(start, end) && (flags & MREMAP_DONTUNMAP) != 0 ? fail_with(EINVAL) : by_kernel();
+  }
+  if (is_fixed) {
+    const std::uintptr_t to = number(new_address);
+    if (to % kPageBytes != 0 || (to < end && start < to + new_length)) return fail_with(EINVAL);
+  }
+  if (!maps.overlaps(start, std::max(end, start + 1))) {
+    void* const place = by_kernel();
+    if (place != MAP_FAILED && is_fixed) forget(number(place), number(place) + new_length);
+    return place;
+  }
+  if (const std::size_t index = maps.find(start);
+      old_length == 0 || maps.at(index).start > start || maps.at(index).end < end) {
+    return fail_with(old_length == 0 ? EINVAL : EFAULT);
+  }
+  maps.split(start);
+  maps.split(end);
+  const Map map = maps.at(maps.find(start));
+  if (!is_fixed && new_length <= old_length) {
+    if (new_length < old_length) {
+      if (raw_munmap(pointer(start + new_length), old_length - new_length) != 0) return MAP_FAILED;
+      forget(start + new_length, end);
+    }
+    return pointer(start);
+  }
+  if (map.served == Served::kByDevice || map.served == Served::kByDeviceRead) {
+    const bool has_copies = !map.is_shared && (map.protection & PROT_WRITE) != 0;
+    return has_copies ? fail_with(ENOMEM) : remap_direct(map, new_length, flags, new_address);
+  }
+  if (map.served == Served::kByCopy && new_length > old_length) return fail_with(ENOMEM);
+  void* const place = by_kernel();
+  if (place == MAP_FAILED) return place;
+  hold(map.file);
+  forget(start, end);
+  forget(number(place), number(place) + new_length);
+  Map moved = map;
+  moved.start = number(place);
+  moved.end = moved.start + new_length;
+  maps.insert(moved);
+  return place;
+}
+
+}  // namespace
+
+void* remap(void* address, std::size_t old_length, std::size_t new_length, int flags, void* new_address) {
+  const std::uintptr_t start = number(address);
+  const std::size_t old_whole = whole_pages(old_length);
+  const std::size_t new_whole = whole_pages(new_length);
+  const bool concerns =
+      maps.may_have(start, start + old_whole + 1) ||
+      ((flags & MREMAP_FIXED) != 0 && maps.may_have(number(new_address), number(new_address) + new_whole));
+  if (concerns) {
+    const int saved = errno;
+    if (const Slow slow(Slow::How::kWait); slow) {
+      void* const place = remap_locked(start, old_whole, new_whole, flags, new_address);
+      if (place != MAP_FAILED) errno = saved;
+      return place;
+    }
+  }
+  return reinterpret_cast<void*>(
+      raw::posix(raw::call(SYS_mremap, address, old_length, new_length, flags, new_address)));
+}
+
+void note_all_stores() {
+  if (const Slow slow(Slow::How::kTry); slow) {
+    for (std::size_t index = 0; index < maps.size(); ++index) note_stores(maps.at(index));
+  }
+}
+
+}  // namespace plumb::preload
