@@ -20,10 +20,13 @@ int run(int argc, char** argv) {
   add_get_command(app, status);
   add_set_command(app, status);
   add_raw_command(app, status);
+  const int own = count_own_arguments(argc, argv);
+  add_run_command(app, status, argv + own);
 
-  if (const auto early = parse(app, argc, argv, kPlumbProgram, kPlumbUsage)) return *early;
+  if (const auto early = parse(app, own, argv, kPlumbProgram, kPlumbUsage)) return *early;
   if (app.get_subcommands().empty()) {
-    complain(kPlumbProgram, "a subcommand is needed (stat, sync, info, badblocks, get, set, raw); see plumb --help");
+    complain(kPlumbProgram,
+             "a subcommand is needed (stat, sync, info, badblocks, get, set, raw, run); see plumb --help");
     return kPlumbUsage;
   }
   return status;
