@@ -51,6 +51,9 @@ set_tests_properties(include_direction PROPERTIES LABELS unit)
 # Programs that tools/check and the scripts beside them run on a mount.
 plumb_program(plumb_fsx test/fsx DEPENDS Threads::Threads)
 plumb_program(plumb_kill test/kill DEPENDS Threads::Threads)
+# The direct path: processes with the preload library beside others, and killed ones.
+plumb_program(plumb_direct test/direct DEPENDS plumb_options Threads::Threads)
+target_sources(plumb_direct PRIVATE test/kill/daemon.cc)
 plumb_program(plumb_bench test/bench DEPENDS plumb_core)
 # Breaks images and runs fsck.plumbfs on them.
 plumb_program(plumb_fsck_catalogue test/catalogue DEPENDS plumb_core plumb_dep_tool)
