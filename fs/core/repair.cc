@@ -495,9 +495,8 @@ Result<Journal::Recovery> recover(Journal& journal, const Superblock& superblock
     if (options.preen) return recovery;
     pmem::Device& main = superblock.device(DeviceRole::kMain);
     constexpr std::array<std::byte, 8> kNothing{};
+    // Recovery makes all of the log durable before it goes by it: a crash finds the log with or without its end.
     PLUMB_TRY(main.store(recovery.error().offset_bytes, kNothing));
-    // Durable before recovery goes by it: a crash finds the log with or without its end.
-    PLUMB_TRY(main.persist(recovery.error().offset_bytes, kNothing.size()));
   }
 }
 
@@ -527,12 +526,13 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
     return report;
   }
   PLUMB_ASSIGN(const Journal::Recovery recovery, recovered);
-  // As a mount would after an unclean end: nobody knows what was stored and not written back.
+  // As a mount would after an unclean end: nobody knows what was stored and not written back. Every plan that is
+  // applied drains all devices, and without one the journal is not marked clean.
   if (!recovery.was_clean)
     for (std::size_t i = 0; i < superblock.device_count(); ++i) {
       const auto role = static_cast<DeviceRole>(i);
       if (!superblock.device(role).is_memory() || recovery.was_deferred)
-        PLUMB_TRY(superblock.device(role).persist(0, superblock.entry(role).size_bytes));
+        PLUMB_TRY(superblock.device(role).flush(0, superblock.entry(role).size_bytes));
     }
   bool done = false;
   bool made_room = false;
