@@ -4,6 +4,7 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
 #include <string>
+#include <vector>
 
 #include "fs/core/bad_block_report.h"
 #include "fs/core/volume_impl.h"
@@ -70,4 +71,38 @@ TEST_CASE("crash: a bad block is found, listed, and its file deleted", "[crash][
     REQUIRE_FALSE(reports.empty());
     for (const BadBlockReport& report : reports) CHECK(report.use == BadBlockUse::kFree);
   }
+}
+
+TEST_CASE("crash: a block on the list that can be read again is cleared, and reads as zeros", "[crash][poison]") {
+  Setting setting = settings()[GENERATE(from_range(chosen({0, 1, 2, 3, 4}, {0, 4})))];
+  const MachineImage sound = prepared_image(setting, make_tree_and_file);
+  std::uint64_t bad = 0;
+  {
+    Machine machine(sound, setting.kinds);
+    Actor world(machine, setting);
+    bad = place_of(world, "bad", kBadOffset);
+  }
+  setting.kinds.poison = {bad};
+  Machine machine(sound, setting.kinds);
+  {
+    Actor world(machine, setting);
+    world.unlink("bad");
+    must(world->run_reclaim());
+    world.unmount();
+  }
+  setting.kinds.poison = {};  // the medium has been repaired
+  Machine repaired(machine.current_image(), setting.kinds);
+  constexpr std::uint64_t kPage = 4096;  // all of it was bad, and was the file's
+  must(repaired.main().store(bad / kPage * kPage, std::vector<std::byte>(kPage, std::byte{'S'})));
+  const MachineImage base = repaired.current_image();
+  const Workload workload{
+      .name = "clearing",
+      .steps = {step("clear", [](Actor& a) { (void)must(a->clear_bad_blocks()); }), unmount_step()}};
+  const std::string problem = crash_everywhere(base, setting, workload);
+  INFO(problem);
+  CHECK(problem.empty());
+  Machine cleared(base, setting.kinds);
+  (void)record(cleared, setting, workload);
+  Actor world(cleared, setting);
+  CHECK(must(world->report_bad_blocks(0, 100)).reports.empty());
 }

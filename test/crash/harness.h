@@ -57,10 +57,11 @@ class Actor : public World {
     handles_.clear();
     inodes_.clear();
   }
-  /// The daemon dies and is started again.
-  void die_and_mount() {
+  /// The daemon dies and is started again. `between` does something to the devices that nobody has mounted.
+  void die_and_mount(const std::function<void(Machine&)>& between = {}) {
     close_all();
     die();
+    if (between) between(machine_);
     static_cast<World&>(*this) = World(machine_.members(), setting_.mount_options());
   }
 

@@ -106,13 +106,14 @@ TEST_CASE("raw: option sync makes every write durable", "[raw]") {
 }
 
 TEST_CASE("raw: what an earlier server may have left is made durable before anybody asks", "[raw]") {
-  CrashDevice device(kSize, {.kind = DeviceKind::kCached});
+  const auto kind = GENERATE(DeviceKind::kMemory, DeviceKind::kCached);
+  CrashDevice device(kSize, {.kind = kind});
   {
-    const auto killed = must(RawFile::open(device, quiet()));
+    const auto killed = must(RawFile::open(device, quiet(Writeback::kDeferred)));
     must(killed->write(4096, bytes_of("not synced")));
   }
   REQUIRE(pending(device) != 0);
-  const auto file = must(RawFile::open(device, quiet()));
+  const auto file = must(RawFile::open(device, quiet(Writeback::kDeferred)));
   CHECK(pending(device) == 0);
 }
 
