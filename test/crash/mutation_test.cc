@@ -18,8 +18,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "test/crash/recovery_view.h"
 #include "test/crash/tree.h"
 
 namespace {
@@ -171,6 +173,19 @@ std::vector<Site> single_calls(const Machine& machine, const Trial& trial) {
   return sites;
 }
 
+// At most this many calls of each name, evenly: a recovery that zeroes windows flushes thousands of ranges, all alike.
+constexpr std::size_t kMostOfAName = 24;
+
+void thin_out(std::vector<Site>& sites) {
+  std::map<std::string, std::size_t> all, seen;
+  for (const Site& site : sites) ++all[site.name];
+  std::erase_if(sites, [&](const Site& site) {
+    const std::size_t number = seen[site.name]++;
+    const std::size_t count = all[site.name];
+    return count > kMostOfAName && number * kMostOfAName % count >= kMostOfAName;
+  });
+}
+
 // The realtime device is forgotten throughout a step, as if its flushes and drains had gone to the other device.
 std::vector<Site> wrong_device(const Machine& machine, const Recording& recording, const Workload& workload) {
   std::vector<Site> sites;
@@ -190,26 +205,46 @@ std::vector<Site> wrong_device(const Machine& machine, const Recording& recordin
   return sites;
 }
 
+// Looks at images, once at each that recovery can tell from the others at moments that allow the same: without one call
+// or another a log leads to the same images again and again.
+class Judgement {
+ public:
+  Judgement(const Machine& machine, const Trial& trial) : trial_(trial), view_(machine) {}
+
+  bool is_legal(const MachineImage& image, const Allowed& allowed) {
+    const auto [it, is_new] = legal_.try_emplace(mixed(view_.hash(image), allowed.number()));
+    if (is_new) it->second = trial_.look_at(image, allowed).empty();
+    return it->second;
+  }
+  [[nodiscard]] const Trial& trial() const { return trial_; }
+
+ private:
+  const Trial& trial_;
+  RecoveryView view_;
+  std::unordered_map<std::uint64_t, bool> legal_;
+};
+
 // How many moments after the call are looked at.
 constexpr std::size_t kMostPoints = 40;
 constexpr std::size_t kMostStores = 9;
 
-Verdict judge(const Machine& machine, const Trial& trial, const Site& site) {
+Verdict judge(const Machine& machine, Judgement& judgement, const Site& site) {
   MachineExplorer complete(machine);
   MachineExplorer without(machine, site.fences);
   std::vector<std::uint64_t> affected;
   bool is_found = false;
   bool is_made_up_for = false;
   const auto look = [&](const Allowed& allowed) {
-    return [&is_found, &trial, allowed](const MachineImage& image) {
-      is_found = !trial.look_at(image, allowed).empty();
+    return [&is_found, &judgement, allowed](const MachineImage& image) {
+      is_found = !judgement.is_legal(image, allowed);
       return !is_found;
     };
   };
   for (const std::uint64_t tick : machine.crash_points()) {
     if (tick <= site.tick) continue;
     if (affected.size() == kMostPoints) break;
-    const bool differs = without.for_each_without(tick, complete, 6, base_seed() + tick, look(trial.allowed_at(tick)));
+    const bool differs =
+        without.for_each_without(tick, complete, 6, base_seed() + tick, look(judgement.trial().allowed_at(tick)));
     if (is_found) return Verdict::kFound;
     // A flush counts from the next drain on.
     is_made_up_for = !differs && !affected.empty();
@@ -218,7 +253,8 @@ Verdict judge(const Machine& machine, const Trial& trial, const Site& site) {
   }
   if (!is_made_up_for && affected.size() == kMostPoints) return Verdict::kSurvived;
   for (const std::uint64_t tick : affected) {
-    if (!without.for_each_subset(tick, kMostStores, look(trial.allowed_at(tick)))) return Verdict::kSurvived;
+    if (!without.for_each_subset(tick, kMostStores, look(judgement.trial().allowed_at(tick))))
+      return Verdict::kSurvived;
     if (is_found) return Verdict::kFound;
   }
   return Verdict::kRedundant;
@@ -236,11 +272,13 @@ void leave_out(const Setting& setting, const Case& which, bool all_of_realtime, 
   const Recording recording = record(machine, setting, which.workload);
   const Effort effort{.work_on_each = 3, .nested_each = ~std::size_t{0}};
   const Trial trial(setting, which.workload, recording, effort);
-  const std::vector<Site> sites =
+  std::vector<Site> sites =
       all_of_realtime ? wrong_device(machine, recording, which.workload) : single_calls(machine, trial);
+  thin_out(sites);
+  Judgement judgement(machine, trial);
   for (const Site& site : sites) {
     Tally& tally = tallies[site.name];
-    switch (judge(machine, trial, site)) {
+    switch (judge(machine, judgement, site)) {
       case Verdict::kFound:
         ++tally.found;
         break;
