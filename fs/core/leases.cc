@@ -18,6 +18,9 @@ namespace {
 
 using protocol::LeaseSlot;
 
+// The area of a strange image may be as large as the device.
+constexpr std::uint64_t kMostSlots = 65536;
+
 constexpr std::size_t kEpoch = offsetof(LeaseSlot, epoch);
 constexpr std::size_t kInode = offsetof(LeaseSlot, inode);
 constexpr std::size_t kSize = offsetof(LeaseSlot, size_bytes);
@@ -41,12 +44,7 @@ void LeasedRanges::add(std::uint64_t begin, std::uint64_t end) {
     it = ranges_.erase(it);
   }
   ranges_.emplace(begin, end);
-  if (ranges_.size() <= kMost) return;
-  auto nearest = ranges_.begin();
-  for (auto at = ranges_.begin(); std::next(at) != ranges_.end(); ++at)
-    if (std::next(at)->first - at->second < std::next(nearest)->first - nearest->second) nearest = at;
-  nearest->second = std::next(nearest)->second;
-  ranges_.erase(std::next(nearest));
+  limit();
 }
 
 void LeasedRanges::remove(std::uint64_t begin, std::uint64_t end) {
@@ -59,16 +57,32 @@ void LeasedRanges::remove(std::uint64_t begin, std::uint64_t end) {
     if (from < begin) ranges_.emplace(from, begin);
     if (to > end) it = ranges_.emplace(end, to).first;
   }
+  limit();
+}
+
+void LeasedRanges::limit() {
+  if (ranges_.size() <= kMost) return;
+  if (overflow_ == Overflow::kForget) {
+    const auto length = [](const auto& range) { return range.second - range.first; };
+    ranges_.erase(std::min_element(ranges_.begin(), ranges_.end(),
+                                   [&](const auto& a, const auto& b) { return length(a) < length(b); }));
+    return;
+  }
+  auto nearest = ranges_.begin();
+  for (auto at = ranges_.begin(); std::next(at) != ranges_.end(); ++at)
+    if (std::next(at)->first - at->second < std::next(nearest)->first - nearest->second) nearest = at;
+  nearest->second = std::next(nearest)->second;
+  ranges_.erase(std::next(nearest));
 }
 
 // ---- InodeLeases ----
 
 bool InodeLeases::has_writers() const {
-  return std::any_of(holders.begin(), holders.end(), [](const auto& holder) { return holder->write; });
+  return std::any_of(holders.begin(), holders.end(), [](const auto& h) { return h->write; });
 }
 
 bool InodeLeases::has_stores() const {
-  return std::any_of(holders.begin(), holders.end(), [](const auto& holder) { return !holder->stored.empty(); });
+  return std::any_of(holders.begin(), holders.end(), [](const auto& h) { return !h->stored.empty(); });
 }
 
 void InodeLeases::publish(const media::Inode& inode) {
@@ -93,12 +107,19 @@ void LeaseTable::open(std::uint64_t epoch) {
   const media::Superblock& sb = superblock_.media();
   pmem::Device& device = superblock_.device(DeviceRole::kMain);
   const std::uint64_t start = sb.lease_start;
-  const std::uint64_t bytes = sb.lease_bytes / protocol::kLeaseSlotBytes * protocol::kLeaseSlotBytes;
+  const std::uint64_t slots = std::min(sb.lease_bytes / protocol::kLeaseSlotBytes, kMostSlots);
+  const std::uint64_t bytes = slots * protocol::kLeaseSlotBytes;
   // Slots of an earlier mount would tell clients that still live about files of this one. Nothing here has to be
   // durable: after a crash the next mount clears them too.
   const Result<bool> zero = device.is_zero(start, bytes);
   if (!zero) return;  // poison: no leases
   if (!*zero) {
+    // The epochs first: a client of an earlier mount that sees another word cleared does not believe it.
+    for (std::uint64_t at = kEpoch; at < bytes; at += protocol::kLeaseSlotBytes) {
+      static constexpr std::uint64_t kNone = 0;
+      if (!device.store(start + at, std::as_bytes(std::span(&kNone, 1)))) return;
+    }
+    std::atomic_thread_fence(std::memory_order_release);
     static constexpr std::array<std::byte, 4096> kZeros{};
     for (std::uint64_t at = 0; at < bytes; at += kZeros.size()) {
       const std::size_t count = std::min<std::uint64_t>(kZeros.size(), bytes - at);
@@ -106,7 +127,7 @@ void LeaseTable::open(std::uint64_t epoch) {
     }
   }
   epoch_ = epoch;
-  slot_count_ = static_cast<std::uint32_t>(bytes / protocol::kLeaseSlotBytes);
+  slot_count_ = static_cast<std::uint32_t>(slots);
   MutexLock lock(mutex_);
   free_.clear();
   for (std::uint32_t slot = slot_count_; slot > 0; --slot) free_.push_back(slot - 1);

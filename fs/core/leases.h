@@ -25,16 +25,24 @@ namespace plumb {
 
 class LeaseTable;
 
-/// Ranges of bytes, sorted, without overlap, at most kMost of them: more are joined over the smallest gap between them.
+/// Ranges of bytes, sorted, without overlap, at most kMost of them. With more, those with the smallest gap between them
+/// are joined (what may be stored to must not be missed), or the smallest one is forgotten (what was not punched must
+/// not be taken for it).
 class LeasedRanges {
  public:
   static constexpr std::size_t kMost = 256;
+  enum class Overflow : std::uint8_t { kJoin, kForget };
+  explicit LeasedRanges(Overflow overflow) : overflow_(overflow) {}
   void add(std::uint64_t begin, std::uint64_t end);
   void remove(std::uint64_t begin, std::uint64_t end);
+  void clear() { ranges_.clear(); }
   [[nodiscard]] bool empty() const { return ranges_.empty(); }
   [[nodiscard]] const std::map<std::uint64_t, std::uint64_t>& all() const { return ranges_; }  // begin -> end
 
  private:
+  void limit();
+
+  Overflow overflow_;
   std::map<std::uint64_t, std::uint64_t> ranges_;
 };
 
@@ -43,7 +51,8 @@ struct HandleLease {
   bool held = false;
   bool write = false;
   std::uint32_t uid = 0;  // whom it counts for
-  LeasedRanges stored;    // file offsets that may be stored to and are not durable when stored
+  // File offsets that may be stored to and are not durable when stored.
+  LeasedRanges stored{LeasedRanges::Overflow::kJoin};
 };
 
 /// The leases of an inode.
@@ -51,9 +60,10 @@ struct InodeLeases {
   explicit InodeLeases(LeaseTable& of) : table(of) {}
   LeaseTable& table;
   std::uint32_t slot = 0;
-  std::vector<std::shared_ptr<HandleLease>> holders;  // they may outlive their handles, at the end of a mount
+  /// Kept alive here too: a session that is cut off drops its handles, and what they leased stays leased.
+  std::vector<std::shared_ptr<HandleLease>> holders;
   /// Punched while leased: what is still zero when the last lease ends becomes holes.
-  LeasedRanges punched;
+  LeasedRanges punched{LeasedRanges::Overflow::kForget};
   /// Cut by a truncate while leased: the extents beyond the end go when the last lease ends; until then the inode is
   /// on the orphan list.
   bool cut = false;

@@ -44,6 +44,10 @@ void VolumeImpl::queue_deletion(InodeRef inode) {
 }
 
 Status VolumeImpl::delete_inode(Inode& inode) {
+  {
+    SharedLock lock(inode.lock);
+    if (inode.leases != nullptr) left_leased_.store(true, std::memory_order_release);
+  }
   for (const DeviceRole role : store.roles()) (void)inode.dirty(role).take_snapshot();  // nobody will read it again
   for (bool done = false; !done;) {
     PLUMB_ASSIGN(done, delete_step(inode));

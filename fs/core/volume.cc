@@ -96,7 +96,6 @@ Status VolumeImpl::close() {
   if (closed_) return {};
   stop_threads();
   if (options.read_only) return {};
-  closing_.store(true, std::memory_order_release);
   PLUMB_TRY(write_back_all());
   PLUMB_TRY(run_reclaim());
   // What reclaim has met. Without space for the list it stays for whoever meets it next; see unclean_windows().

@@ -143,21 +143,26 @@ Result<bool> VolumeImpl::shrink(Transaction& t, Inode& inode, media::Inode next,
   return *all;
 }
 
-Attributes Volume::attributes(Inode& inode) {
-  (void)impl_->refresh_times(inode);  // a full log does not fail a stat
-  SharedLock lock(inode.lock);
-  Attributes attributes = attributes_of(inode.media, impl_->store.block_size());
-  attributes.changes_directly = inode.leases != nullptr && inode.leases->has_writers();
+Attributes VolumeImpl::attributes_now(const Inode& inode) const {
+  Attributes attributes = attributes_of(inode.media, store.block_size());
+  if (inode.leases == nullptr) return attributes;
+  attributes.changes_directly = inode.leases->has_writers();
   // What a truncate has cut off and leases keep is not the file's any more.
-  if (inode.leases != nullptr && inode.leases->cut && inode.extents_loaded) {
-    const std::uint64_t first = impl_->first_block_beyond(inode.media, inode.media.size_bytes);
+  if (inode.leases->cut && inode.extents_loaded) {
+    const std::uint64_t first = first_block_beyond(inode.media, inode.media.size_bytes);
     for (auto it = inode.extents.rbegin(); it != inode.extents.rend(); ++it) {
       const std::uint64_t end = it->first + it->second.length;
       if (end <= first) break;
-      attributes.sectors -= (end - std::max(first, it->first)) * (impl_->store.block_size() / 512);
+      attributes.sectors -= (end - std::max(first, it->first)) * (store.block_size() / 512);
     }
   }
   return attributes;
+}
+
+Attributes Volume::attributes(Inode& inode) {
+  (void)impl_->refresh_times(inode);  // a full log does not fail a stat
+  SharedLock lock(inode.lock);
+  return impl_->attributes_now(inode);
 }
 
 Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set, const Caller& caller) {
@@ -194,9 +199,7 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
       PLUMB_TRY(v.zero_cut(inode, *set.size_bytes, old_size));
     else if (!all_cut)
       PLUMB_TRY(v.finish_truncate(inode));
-    Attributes after = attributes_of(inode.media, v.store.block_size());
-    after.changes_directly = inode.leases != nullptr && inode.leases->has_writers();
-    return after;
+    return v.attributes_now(inode);
   });
   if (result && (v.options.sync || (result->flags & kInodeSync) != 0)) PLUMB_TRY(v.store.journal().force_all());
   if (set.size_bytes) v.throttle_reclaim();

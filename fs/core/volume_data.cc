@@ -485,6 +485,13 @@ Result<std::uint64_t> Volume::write(FileHandle& handle, std::uint64_t offset_byt
 
 // ---- fallocate ----
 
+bool VolumeImpl::has_room_for(const Inode& inode, std::uint64_t first, std::uint64_t end) {
+  const DeviceRole role = role_of(inode.media);
+  const Allocator& space = store.allocator(role);
+  const std::uint64_t holes = holes_between(inode.extents, first, end);
+  return holes == 0 || holes / superblock.unit_blocks(role) + space.reserve_blocks() <= space.free_blocks();
+}
+
 // Fills the holes of [first, end), in steps; each is one transaction.
 Status VolumeImpl::allocate_blocks(Inode& inode, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes) {
   const DeviceRole role = role_of(inode.media);
@@ -606,9 +613,7 @@ Status Volume::allocate(FileHandle& handle, int mode, std::uint64_t offset_bytes
       const std::uint64_t first = offset_bytes / block_size / unit * unit;
       const std::uint64_t last = v.first_block_beyond(inode.media, end);
       // All or nothing, as far as can be known beforehand.
-      const Allocator& space = v.store.allocator(role);
-      if (holes_between(inode.extents, first, last) / unit + space.reserve_blocks() > space.free_blocks())
-        return fail(ENOSPC);
+      if (!v.has_room_for(inode, first, last)) return fail(ENOSPC);
       PLUMB_TRY(v.allocate_blocks(inode, first, last, std::max<std::uint64_t>(end, inode.media.size_bytes)));
       if (inode.leases != nullptr) inode.leases->punched.remove(first * block_size, last * block_size);
     }

@@ -137,12 +137,16 @@ class VolumeImpl {
   [[nodiscard]] Status take_write_time(Inode& inode);
   /// The same with no lock held, if there is one to take.
   [[nodiscard]] Status refresh_times(Inode& inode);
-  /// What may be stored to through leases counts as dirty; an fsync is about to look. No locks held.
-  void add_leased_ranges(Inode& inode);
+  /// What may be stored to through leases counts as dirty; an fsync is about to look. No locks held. An error: where
+  /// the ranges lie cannot be read.
+  [[nodiscard]] Status add_leased_ranges(Inode& inode);
   /// The device ranges of the allocated part of [begin, end) of the file. Lock held, extents loaded.
   void mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64_t end);
   [[nodiscard]] Status zero_cut(Inode& inode, std::uint64_t from, std::uint64_t end);
-  [[nodiscard]] Status settle_leases(Inode& inode, InodeLeases& leases);
+  /// Takes the lease from the handle. The leases of the inode, if that was the last one, and nothing else. Exclusive
+  /// lock held.
+  [[nodiscard]] std::unique_ptr<InodeLeases> drop_lease(FileHandle& handle);
+  [[nodiscard]] Status settle_leases(Inode& inode, InodeLeases& ended);
   [[nodiscard]] Status fill_leased_holes(Inode& inode, std::uint64_t offset, std::uint64_t end);
   [[nodiscard]] Result<bool> align_chunk(Inode& inode, std::uint64_t first);
   /// Bytes beyond the end of the file may be stored at any time.
@@ -151,6 +155,8 @@ class VolumeImpl {
   }
 
   // --- volume_attr.cc ---
+  /// What stat shows. Lock held.
+  [[nodiscard]] Attributes attributes_now(const Inode& inode) const;
   static constexpr std::string_view kCapabilityName = "security.capability";
   /// File capabilities go with any change of contents or owner (capabilities(7)).
   [[nodiscard]] static Status drop_capability(Transaction& t, media::Inode& next);
@@ -164,6 +170,9 @@ class VolumeImpl {
     const std::uint64_t unit = superblock.unit_bytes(role_of(inode));
     return (size_bytes + unit - 1) / unit * superblock.unit_blocks(role_of(inode));
   }
+  /// Whether there is room for the holes of [first, end), in blocks of the file; what is allocated in steps would fill
+  /// the device first and fail then. Extents loaded.
+  [[nodiscard]] bool has_room_for(const Inode& inode, std::uint64_t first, std::uint64_t end);
   /// Zeroes, durably, what is allocated beyond the end of the file, when it may not be zero. Exclusive lock held.
   [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
   /// Bytes of the file were stored on a device: dirty, unless the caller drains before the reply (immediate).
@@ -223,7 +232,8 @@ class VolumeImpl {
   std::condition_variable timer_condition_;
   bool closed_ = false;
   std::atomic<bool> stale_clients_{false};
-  std::atomic<bool> closing_{false};  // of a mount that ends
+  // An inode went whose leases nobody has ended: the session was cut off, and programs map its blocks still.
+  std::atomic<bool> left_leased_{false};
 
   std::thread reclaim_thread_, timer_thread_;
 };

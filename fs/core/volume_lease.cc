@@ -19,7 +19,8 @@
 // nothing of theirs becomes free in a later mount: whatever leaves a file goes through the reclaim queue, and that
 // stands still while programs of an earlier mount hold their lock (clients_remain()). Nothing else writes blocks that
 // it does not own: windows have no committed blocks in them that recovery would zero, and new blocks come from free
-// ones.
+// ones. A session may also be cut off (a lazy unmount, a signal), and its handles be dropped without an end of their
+// leases: if an inode is deleted then, nothing is reclaimed for the rest of the mount; all others keep what they have.
 //
 // What a client has stored and not flushed is in the caches (memory) or in the page cache of the device's file, as
 // after a store through any map. fsync, sync and the interval flush all that is leased for such stores; with the end of
@@ -59,8 +60,7 @@ Status check_file(const media::Inode& inode) {
 }  // namespace
 
 bool VolumeImpl::clients_remain() {
-  // Nobody leases at the end of a mount any more, but who did may live on without the daemon.
-  if (closing_.load(std::memory_order_acquire) && leases.leased_inodes() != 0) return true;
+  if (left_leased_.load(std::memory_order_acquire)) return true;
   if (!stale_clients_.load(std::memory_order_acquire)) return false;
   if (options.has_stale_clients(leases.epoch())) return true;
   // No new ones can come: their daemon is gone.
@@ -77,11 +77,14 @@ Status VolumeImpl::take_write_time(Inode& inode) {
   const std::uint64_t said = leases.write_time(slot);
   if (said == leases.seen_time(slot)) return {};
   const Timestamp time = std::min(to_timestamp(said), now());  // whatever a client says, it was not in the future
-  if (mtime_of(inode.media) < time || ctime_of(inode.media) < time) {
+  // Behind the last change it is the mtime, whatever utimes(2) has set, be it in the future.
+  const bool last = time >= ctime_of(inode.media);
+  const Timestamp mtime = last ? time : std::max(time, mtime_of(inode.media));
+  if (mtime_of(inode.media) != mtime || (last && ctime_of(inode.media) != time)) {
     Transaction t(store, Transaction::Privilege::kMayUseReserve);
     media::Inode next = inode.media;
-    set_mtime(next, std::max(time, mtime_of(next)));
-    set_ctime(next, std::max(time, ctime_of(next)));
+    set_mtime(next, mtime);
+    if (last) set_ctime(next, time);
     PLUMB_TRY(table.put(t, next));
     PLUMB_ASSIGN(const Sequence sequence, t.commit());
     adopt(inode, next, sequence, false);
@@ -117,20 +120,22 @@ void VolumeImpl::mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64
   mark_dirty(inode);
 }
 
-void VolumeImpl::add_leased_ranges(Inode& inode) {
-  if (!inode.was_stored_directly.load(std::memory_order_acquire)) return;
-  const auto add = [&] {
+Status VolumeImpl::add_leased_ranges(Inode& inode) {
+  if (!inode.was_stored_directly.load(std::memory_order_acquire)) return {};
+  const auto add = [&]() -> Status {
     for (const auto& holder : inode.leases->holders)
       for (const auto& [begin, end] : holder->stored.all()) mark_range_dirty(inode, begin, end);
+    return {};
   };
   {
     SharedLock lock(inode.lock);
-    if (inode.leases == nullptr || !inode.leases->has_stores()) return;
+    if (inode.leases == nullptr || !inode.leases->has_stores()) return {};
     if (inode.extents_loaded) return add();
   }
   ExclusiveLock lock(inode.lock);
-  if (inode.leases == nullptr || !load_extents(store, inode)) return;
-  add();
+  if (inode.leases == nullptr) return {};
+  PLUMB_TRY(load_extents(store, inode));
+  return add();
 }
 
 // ---- lease ----
@@ -141,6 +146,7 @@ Status VolumeImpl::fill_leased_holes(Inode& inode, std::uint64_t offset, std::ui
   const std::uint64_t first = offset / block_size / unit * unit;
   const std::uint64_t last =
       std::min(first_block_beyond(inode.media, end), first_block_beyond(inode.media, inode.media.size_bytes));
+  if (!has_room_for(inode, first, last)) return fail(ENOSPC);
   return allocate_blocks(inode, first, last, inode.media.size_bytes);
 }
 
@@ -236,9 +242,10 @@ Status VolumeImpl::settle_leases(Inode& inode, InodeLeases& ended) {
     for (const auto& [begin, end] : ended.punched.all()) inode.leases->punched.add(begin, end);
     return {};
   }
-  if (store.read_only() || inode.media.links == 0) return {};  // the orphan list has it
+  if (store.read_only()) return {};  // the orphan list has it
   if (ended.cut) PLUMB_TRY(finish_truncate(inode));
   ended.cut = false;
+  if (inode.media.links == 0) return {};  // nearly always about to go as a whole
   PLUMB_TRY(load_extents(store, inode));
   const std::uint64_t block_size = store.block_size();
   const DeviceRole role = role_of(inode.media);
@@ -267,35 +274,43 @@ Status VolumeImpl::settle_leases(Inode& inode, InodeLeases& ended) {
     }
     PLUMB_TRY(give_back());
   }
-  ended.punched = LeasedRanges();
+  ended.punched.clear();
   return {};
+}
+
+std::unique_ptr<InodeLeases> VolumeImpl::drop_lease(FileHandle& handle) {
+  Inode& inode = *handle.inode;
+  const std::shared_ptr<HandleLease> held = std::move(handle.lease);
+  if (!held || !held->held) return nullptr;
+  (void)take_write_time(inode);  // with a full log the times stay as they were
+  if (!held->stored.empty()) {
+    if (load_extents(store, inode)) {
+      for (const auto& [begin, end] : held->stored.all()) mark_range_dirty(inode, begin, end);
+    } else {
+      // What was stored and not flushed cannot be found any more: the next fsync says so.
+      inode.error_count.fetch_add(1, std::memory_order_acq_rel);
+    }
+  }
+  std::erase(inode.leases->holders, held);
+  leases.drop_holder(held->uid);
+  if (!inode.leases->holders.empty()) {
+    inode.leases->publish(inode.media);
+    return nullptr;
+  }
+  leases.release(inode.leases->slot);
+  return std::move(inode.leases);
 }
 
 void Volume::end_lease(FileHandle& handle) {
   VolumeImpl& v = *impl_;
   Inode& inode = *handle.inode;
   std::unique_ptr<InodeLeases> ended;
-  {
-    ExclusiveLock lock(inode.lock);
-    if (!handle.lease || !handle.lease->held) return;
-    HandleLease& held = *handle.lease;
-    (void)v.take_write_time(inode);  // with a full log the times stay as they were
-    if (!held.stored.empty() && load_extents(v.store, inode))
-      for (const auto& [begin, end] : held.stored.all()) v.mark_range_dirty(inode, begin, end);
-    v.leases.drop_holder(held.uid);
-    std::erase(inode.leases->holders, handle.lease);
-    handle.lease.reset();
-    if (inode.leases->holders.empty()) {
-      ended = std::move(inode.leases);
-      v.leases.release(ended->slot);
-    } else {
-      inode.leases->publish(inode.media);
-    }
-  }
-  if (!ended || (!ended->cut && ended->punched.empty())) return;
-  // What fails for want of space is finished by the next mount, or stays allocated and zero.
+  // Under one lock, so that nobody comes between the end and what was put off, unless it needs space first. What fails
+  // for want of it is finished by the next mount, or stays allocated and zero.
   (void)v.with_space([&]() -> Status {
     ExclusiveLock lock(inode.lock);
+    if (handle.lease) ended = v.drop_lease(handle);
+    if (!ended || (!ended->cut && ended->punched.empty())) return {};
     return v.settle_leases(inode, *ended);
   });
 }
@@ -382,18 +397,21 @@ Result<std::uint64_t> Volume::align(FileHandle& handle) {
     PLUMB_TRY(check_file(inode.media));
     if (v.store.read_only()) return fail(EROFS);
     if (inode.leases != nullptr) return fail(EBUSY, "the file is leased");
+    if (v.clients_remain()) return fail(EBUSY, "programs of an earlier mount may map the file");
     PLUMB_TRY(load_extents(v.store, inode));
+    // The next chunk that has a block: a file may have holes of any size.
+    auto it = find_extent(inode.extents, first);
+    if (it == inode.extents.end()) it = inode.extents.lower_bound(first);
+    if (it == inode.extents.end()) return aligned;
+    first = std::max(first, it->first / chunk * chunk);
     if ((first + chunk) * block_size > inode.media.size_bytes) return aligned;
-    const auto it = find_extent(inode.extents, first);
-    const bool whole = it != inode.extents.end() && it->first + it->second.length >= first + chunk;
+    const bool whole = it->first <= first && it->first + it->second.length >= first + chunk;
     if (whole && (it->second.device_block + (first - it->first)) % chunk == 0) {
       aligned += media::kChunkBytes;
       continue;
     }
-    // Realtime extents are where they are; a chunk without any block has nothing to move.
+    // Realtime extents are where they are.
     if (v.role_of(inode.media) != DeviceRole::kMain) continue;
-    const auto next = inode.extents.lower_bound(first);
-    if (it == inode.extents.end() && (next == inode.extents.end() || next->first >= first + chunk)) continue;
     if (!v.bad_blocks_of(inode, first * block_size, (first + chunk) * block_size).empty()) continue;
     PLUMB_ASSIGN(const bool moved, v.align_chunk(inode, first));
     if (moved) aligned += media::kChunkBytes;

@@ -222,12 +222,14 @@ Result<Attributes> Volume::link(Inode& inode, Inode& parent, std::string_view na
     PLUMB_TRY(add_dentry(t, next_parent, name, inode.number(), type_of(next.mode)));
     PLUMB_TRY(v.table.put(t, next));
     PLUMB_TRY(v.table.put(t, next_parent));
-    if (was_unnamed) PLUMB_TRY(v.table.remove_orphan(t, inode.number()));
+    // What a truncate has cut off of a leased file is still to go.
+    const bool cut = inode.leases != nullptr && inode.leases->cut;
+    if (was_unnamed && !cut) PLUMB_TRY(v.table.remove_orphan(t, inode.number()));
     PLUMB_ASSIGN(const Sequence sequence, t.commit());
     VolumeImpl::adopt(inode, next, sequence, true);
     VolumeImpl::adopt(parent, next_parent, sequence, true);
     PLUMB_TRY(after_namespace_change(v, next_parent));
-    return attributes_of(next, v.store.block_size());
+    return v.attributes_now(inode);
   });
 }
 

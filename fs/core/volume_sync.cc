@@ -13,7 +13,8 @@ void VolumeImpl::mark_dirty(Inode& inode) {
 // A store adds its range first and the inode to the list then: what is added after the look comes with an entry of its
 // own.
 void VolumeImpl::forget_if_clean(Inode& inode) {
-  if (inode.is_stored_through_leases()) return;
+  SharedLock shared(inode.lock);  // a lease for stores comes with an entry too
+  if (inode.leases != nullptr && inode.leases->has_stores()) return;
   MutexLock lock(dirty_mutex_);
   if (inode.is_clean()) dirty_inodes_.erase(inode.number().value);
 }
@@ -33,12 +34,12 @@ std::uint64_t VolumeImpl::dirty_bytes(DeviceRole role) {
 // Data ranges of each device that this inode dirtied, then the log. The device comes from the table of the superblock;
 // a device that the inode did not dirty is not touched.
 Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
-  add_leased_ranges(inode);
-  if (mode == FsyncMode::kFull) PLUMB_TRY(refresh_times(inode));
+  Status data = add_leased_ranges(inode);
+  // Without room for the times the data is written back all the same.
+  const Status times = mode == FsyncMode::kFull ? refresh_times(inode) : Status{};
   {
     // A second fsync of this inode waits here for the first: what that one took is durable when this one returns.
     MutexLock walk(inode.writeback_mutex);
-    Status data;
     for (const DeviceRole role : store.roles()) {
       const Status status =
           write_back_ranges(superblock.device(role), inode.dirty(role), &writeback_counters[index_of(role)]);
@@ -53,7 +54,8 @@ Status VolumeImpl::write_back(Inode& inode, FsyncMode mode) {
   forget_if_clean(inode);
   // Not an early return: the data is durable, now the metadata that says where it is and how long the file is.
   const auto& needed = mode == FsyncMode::kDataOnly ? inode.last_data_sequence : inode.last_sequence;
-  return store.journal().force(Sequence(needed.load(std::memory_order_acquire)));
+  PLUMB_TRY(store.journal().force(Sequence(needed.load(std::memory_order_acquire))));
+  return times;
 }
 
 Status VolumeImpl::write_back_all() {

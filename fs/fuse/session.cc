@@ -138,7 +138,12 @@ int run_fuse(const Options& options, const OpenMembers& devices, BlockDeviceHold
     hold.release();  // now it is the mount's
   };
   const int status = run_session_loop(mount);
-  // What a lazy unmount left behind; no request runs any more.
+  // What a lazy unmount left behind; no request runs any more. Who has leased something may live on: nothing of it is
+  // given back, and what was stored so far is flushed while it is known where.
+  if (volume.counters().leased_inodes != 0) {
+    spdlog::warn("{}: programs still map files; what is deleted stays until they end", options.device);
+    if (const Status synced = volume.sync(); !synced) spdlog::error("{}: {}", options.device, synced.error().message());
+  }
   server.files.clear();
   server.inodes.clear();
   return status;
