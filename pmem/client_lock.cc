@@ -29,10 +29,6 @@ std::uint64_t client_lock_offset(std::uint64_t epoch) {
   return kLockBase + (epoch & (kLockBase - 1));
 }
 
-bool has_clients(int fd) {
-  return is_locked(fd, kLockBase, 0);
-}
-
 Result<std::unique_ptr<ClientLocks>> ClientLocks::open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return fail(errno, path);
@@ -41,6 +37,10 @@ Result<std::unique_ptr<ClientLocks>> ClientLocks::open(const std::string& path) 
 
 ClientLocks::~ClientLocks() {
   ::close(fd_);
+}
+
+bool ClientLocks::any() const {
+  return is_locked(fd_, kLockBase, 0);
 }
 
 bool ClientLocks::others_than(std::uint64_t epoch) const {

@@ -18,9 +18,6 @@ namespace plumb::pmem {
 /// Where clients of the mount with this epoch hold their lock. Different for any two mounts of one file system.
 [[nodiscard]] std::uint64_t client_lock_offset(std::uint64_t epoch);
 
-/// Somebody else than this description holds the lock of any epoch. `fd` may be open for reading only.
-[[nodiscard]] bool has_clients(int fd);
-
 /// Looks at the locks of the clients of one device.
 class ClientLocks {
  public:
@@ -30,6 +27,8 @@ class ClientLocks {
   ClientLocks(const ClientLocks&) = delete;
   ClientLocks& operator=(const ClientLocks&) = delete;
 
+  /// Somebody holds the lock of any epoch.
+  [[nodiscard]] bool any() const;
   /// Somebody holds the lock of another epoch than this one.
   [[nodiscard]] bool others_than(std::uint64_t epoch) const;
 

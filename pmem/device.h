@@ -83,9 +83,6 @@ struct OpenOptions {
   // held exclusively; the flock remains.
   bool hold_block_device = true;
   bool assert_persistent = false;  // user asserts that a devdax without nd region is persistent
-  // A claim for writing is refused (EBUSY) while programs map files of this device themselves (client_lock.h). True for
-  // a mount, which knows how to live with them.
-  bool allow_clients = false;
 };
 
 /// Counters since open; relaxed, for statistics.

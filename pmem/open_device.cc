@@ -19,7 +19,6 @@
 #include <filesystem>
 
 #include "pmem/cached_device.h"
-#include "pmem/client_lock.h"
 #include "pmem/device.h"
 #include "pmem/mapping.h"
 #include "pmem/memory_device.h"
@@ -111,11 +110,7 @@ int open_flags(const Opening& opening) {
 Status claim(const Opening& opening, int fd) {
   if (!opening.options.exclusive) return {};
   const int mode = opening.options.read_only ? LOCK_SH : LOCK_EX;
-  if (flock(fd, mode | LOCK_NB) == 0) {
-    if (opening.options.read_only || opening.options.allow_clients || !has_clients(fd)) return {};
-    return fail(EBUSY,
-                opening.path + " is still mapped by programs that used its file system directly: end them first");
-  }
+  if (flock(fd, mode | LOCK_NB) == 0) return {};
   if (errno == EWOULDBLOCK) return fail(EBUSY, opening.path + " is in use by another plumbfs");
   return fail(errno, "locking " + opening.path);
 }

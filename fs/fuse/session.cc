@@ -56,7 +56,6 @@ Result<std::unique_ptr<pmem::Device>> open_once(const Options& options, const st
     how.hold_block_device = false;
   }
   how.assume_pmem = options.assume == Assume::kPmem;
-  how.allow_clients = true;
   how.assert_persistent = options.assume == Assume::kPersistent;
   auto device = pmem::open_device(path, how);
   // A read-only mount recovers too, so it writes if it can.

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "pmem/client_lock.h"
 #include "tools/common/label_text.h"
 
 namespace plumb::tools {
@@ -222,6 +223,11 @@ Result<std::unique_ptr<pmem::Device>> claim_device(const std::string& path, cons
   if (!device || options.read_only) return device;
   const std::string user = user_despite_claim(path);
   if (!user.empty()) return fail(EBUSY, path + " " + user);
+  // They store where files of theirs were, whatever is there by now.
+  PLUMB_ASSIGN(const auto clients, pmem::ClientLocks::open(path));
+  if (clients->any())
+    return fail(EBUSY, path + " is mapped by programs that outlived its mount; they have to end first (fuser -v " +
+                           path + " names them)");
   return device;
 }
 

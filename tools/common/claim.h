@@ -30,7 +30,8 @@ struct DeviceUser {
 /// pmem::open_device, and:
 ///   - EBUSY names the user, if that can be found out;
 ///   - a daemon that is ending is waited for, up to 30 s;
-///   - EBUSY also for a use that the claim does not see (a file under a loop device, a swap file), unless read_only.
+///   - EBUSY also for a use that the claim does not see (a file under a loop device, a swap file), and for
+///     programs that still map files of a mount that ended, unless read_only.
 [[nodiscard]] Result<std::unique_ptr<pmem::Device>> claim_device(const std::string& path,
                                                                  const pmem::OpenOptions& options);
 
