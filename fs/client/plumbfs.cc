@@ -197,10 +197,14 @@ plumbfs_file* adopt(int fd, unsigned flags, const char* function) {
   if ((flags & PLUMBFS_DIRECT_ONLY) != 0) {
     int error = 0;
     char why[kWhyBytes] = {};
-    if (Mount::of(fd, access != O_RDONLY, &error, why, sizeof why) == nullptr) {
+    const Mount* mount = Mount::of(fd, access != O_RDONLY, &error, why, sizeof why);
+    // A Mount may be from before the process gave up its rights.
+    if (mount != nullptr) error = mount->hold(why, sizeof why);
+    if (mount == nullptr || error != 0) {
       fail(error, "%s: %s", function, why[0] != 0 ? why : meaning(error));
       return nullptr;
     }
+    mount->release();
   }
   void* memory = std::malloc(sizeof(plumbfs_file));
   if (memory == nullptr) {

@@ -41,6 +41,10 @@ plumb_program(plumb_crash_explore test/crash/explore DEPENDS plumb_crash_harness
 plumb_catch_program(plumb_image_tests test/image LABEL image DEPENDS plumb_test_support)
 # The direct path of clients, as far as it needs no mount.
 plumb_catch_program(plumb_client_tests test/client LABEL client ONLY "_test\\.cc$" DEPENDS plumb_client)
+# libplumbfs on a mount: test/client/run.
+plumb_catch_program(plumb_client_mounted test/client/mounted DEPENDS plumbfs_static plumb_options)
+target_sources(plumb_client_mounted PRIVATE test/posix/support.cc)
+plumb_program(plumb_client_hold test/client/hold DEPENDS plumbfs_static)
 # Against a mounted directory, which it gets by its environment: it knows nothing of plumbfs.
 plumb_catch_program(plumb_posix_tests test/posix DEPENDS plumb_options Threads::Threads)
 
