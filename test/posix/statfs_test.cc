@@ -83,6 +83,7 @@ TEST_CASE("statfs: 16 MiB written are 16 MiB less, and come back when deleted", 
 
 TEST_CASE("statfs: truncate, punch and deletion of many files give everything back", "[statfs]") {
   only_on_plumbfs("a file system of one's own");
+  not_on_direct_path("an open file keeps its blocks");
   const TestDirectory dir;
   make_file("file");
   const Fd fd = open_file("file", O_RDWR);

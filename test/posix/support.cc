@@ -233,6 +233,15 @@ bool on_plumbfs() {
   return answer;
 }
 
+bool on_direct_path() {
+  const char* const preload = std::getenv("LD_PRELOAD");
+  return preload != nullptr && std::strstr(preload, "libplumbfs_preload") != nullptr;
+}
+
+void not_on_direct_path(const char* why) {
+  if (on_direct_path()) SKIP("under the preload library: " << why);
+}
+
 void only_on_plumbfs(const char* what_the_others_lack) {
   if (!on_plumbfs()) SKIP("a reference file system, without: " << what_the_others_lack);
 }

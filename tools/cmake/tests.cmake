@@ -47,6 +47,9 @@ target_sources(plumb_client_mounted PRIVATE test/posix/support.cc)
 plumb_program(plumb_client_hold test/client/hold DEPENDS plumbfs_static)
 # Against a mounted directory, which it gets by its environment: it knows nothing of plumbfs.
 plumb_catch_program(plumb_posix_tests test/posix DEPENDS plumb_options Threads::Threads)
+# Programs under the preload library, and without; the directory is in the environment here too.
+plumb_catch_program(plumb_preload_tests test/preload DEPENDS plumb_options Threads::Threads ${CMAKE_DL_LIBS})
+target_sources(plumb_preload_tests PRIVATE test/posix/support.cc)
 
 add_test(NAME include_direction
          COMMAND "${CMAKE_SOURCE_DIR}/test/unit/include_direction.sh" "${CMAKE_SOURCE_DIR}")
