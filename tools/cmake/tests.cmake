@@ -62,6 +62,10 @@ plumb_program(plumb_kill test/kill DEPENDS Threads::Threads)
 plumb_program(plumb_direct test/direct DEPENDS plumb_options Threads::Threads)
 target_sources(plumb_direct PRIVATE test/kill/daemon.cc)
 plumb_program(plumb_bench test/bench DEPENDS plumb_core)
+# The limit that test/bench/direct compares the preload library with.
+add_library(plumb_bare_preload SHARED test/bench/bare/bare.cc)
+target_link_libraries(plumb_bare_preload PRIVATE plumb_client)
+set_target_properties(plumb_bare_preload PROPERTIES LINKER_LANGUAGE C)
 # Breaks images and runs fsck.plumbfs on them.
 plumb_program(plumb_fsck_catalogue test/catalogue DEPENDS plumb_core plumb_dep_tool)
 target_sources(plumb_fsck_catalogue PRIVATE test/crash/snapshot.cc)
