@@ -13,7 +13,7 @@
 #include <string>
 
 #include "fs/client/protocol.h"
-#include "fs/core/client_locks.h"
+#include "pmem/client_lock.h"
 #include "fs/core/leases.h"
 #include "fs/core/volume.h"
 #include "test/unit/core_world.h"
@@ -317,14 +317,14 @@ TEST_CASE("locks of clients tell who outlived a mount", "[lease]") {
   const testing::TempDir directory;
   const std::string path = (directory.path() / "device").string();
   std::ofstream(path).put('x');
-  const auto locks = must(ClientLocks::open(path));
+  const auto locks = must(pmem::ClientLocks::open(path));
   CHECK_FALSE(locks->any());
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   REQUIRE(fd >= 0);
   struct flock lock {};
   lock.l_type = F_RDLCK;
   lock.l_whence = SEEK_SET;
-  lock.l_start = static_cast<off_t>(client_lock_offset(77));
+  lock.l_start = static_cast<off_t>(pmem::client_lock_offset(77));
   lock.l_len = 1;
   REQUIRE(::fcntl(fd, F_OFD_SETLK, &lock) == 0);
   CHECK(locks->any());

@@ -465,7 +465,7 @@ TEST_CASE("align: a file moves into aligned chunks, and not while it is leased",
 }
 
 TEST_CASE("leased ranges: joined, cut, and never more than the most", "[core][lease]") {
-  LeasedRanges ranges;
+  LeasedRanges ranges(LeasedRanges::Overflow::kJoin);
   ranges.add(10, 20);
   ranges.add(30, 40);
   ranges.add(20, 30);
