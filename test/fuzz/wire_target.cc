@@ -1,8 +1,10 @@
 // What the daemon parses that is not the medium: ACLs and names from programs, requests of the kernel, option lists,
-// and the text that goes back in fs/client/protocol.h's one structure.
+// and what fs/client/protocol.h carries: text of statistics, questions for leases.
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <string>
@@ -11,10 +13,14 @@
 
 #include "fs/client/protocol.h"
 #include "fs/core/acl.h"
+#include "fs/core/check.h"
 #include "fs/core/directory.h"
+#include "fs/core/volume.h"
+#include "fs/fuse/direct_path.h"
 #include "fs/fuse/options.h"
 #include "fs/fuse/statistics.h"
 #include "fs/fuse/syncfs.h"
+#include "pmem/crash_device.h"
 #include "test/fuzz/input.h"
 #include "test/fuzz/targets.h"
 
@@ -75,11 +81,62 @@ void statistics_answer(Input& input) {
   require(!reply || (*reply)->length_bytes <= protocol::kStatisticsTextMax, "statistics: longer than the answer");
 }
 
+// Questions of the direct path as ioctl brings them, in buffers of their exact size, on a file with holes; whatever is
+// asked, the answer stays within what was asked and within the device.
+void lease_question(Input& input) {
+  pmem::CrashDevice device(8u << 20, {});
+  FormatOptions format;
+  format.contents_are_zero = true;
+  MountOptions mount;
+  mount.background_threads = false;
+  if (!Volume::format(Members(device), format)) return;
+  auto volume = Volume::mount(Members(device), mount);
+  require(volume.has_value(), "lease: a new file system cannot be mounted");
+  CreateRequest request;
+  request.mode = S_IFREG | 0644;
+  auto made = (*volume)->create(*(*volume)->root(), "f", request);
+  require(made.has_value(), "lease: no file");
+  auto handle = (*volume)->open(*made->inode, O_RDWR);
+  require(handle.has_value(), "lease: the file cannot be opened");
+  const std::string bytes(3000, 'x');
+  const iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
+  for (const std::uint64_t at : {0, 20'000, 100'000})
+    require((*volume)->write(**handle, at, std::span(&piece, 1), Caller{}).has_value(), "lease: no bytes");
+  for (int i = 0; i < 4; ++i) {
+    const auto question = input.take_bytes(std::min<std::size_t>(input.take<std::uint8_t>(), 64));
+    const std::vector<std::uint8_t> exact(question.begin(), question.end());
+    const auto wanted = fuse::parse_lease(exact.data(), exact.size(), 0);
+    if (!wanted) continue;
+    const auto answer = (*volume)->lease(**handle, *wanted, protocol::kLeaseExtentsMax);
+    if (!answer) continue;
+    const auto wire = fuse::to_wire(*answer, (*volume)->epoch(), made->inode.number());
+    require(wire->offset_bytes <= wanted->offset_bytes, "lease: an answer about something else");
+    require(wire->extent_count <= protocol::kLeaseExtentsMax, "lease: too many extents");
+    std::uint64_t next = wire->offset_bytes;
+    for (std::uint32_t e = 0; e < wire->extent_count; ++e) {
+      const protocol::LeaseExtent& extent = wire->extents[e];
+      require(extent.file_offset >= next && extent.length != 0, "lease: extents overlap");
+      next = extent.file_offset + extent.length;
+      require(next <= wire->offset_bytes + wire->length_bytes, "lease: an extent beyond the answer");
+      require(extent.device_offset + extent.length <= device.size_bytes(), "lease: an extent beyond the device");
+    }
+    SetAttributes cut;
+    cut.size_bytes = input.take<std::uint32_t>() % 200'000;
+    require((*volume)->set_attributes(*made->inode, cut, Caller{}).has_value(), "lease: no truncate");
+  }
+  (*volume)->end_lease(**handle);
+  handle->reset();
+  made->inode = InodeRef();
+  require((*volume)->unmount().has_value(), "lease: no unmount");
+  const auto report = check_volume(Members(device), {});
+  require(report && report->problems_total == 0, "lease: not sound afterwards");
+}
+
 }  // namespace
 
 void fuzz_wire(std::span<const std::uint8_t> bytes) {
   Input input(bytes);
-  static constexpr std::array kParts = {acl_value, kernel_request, name_and_options, statistics_answer};
+  static constexpr std::array kParts = {acl_value, kernel_request, name_and_options, statistics_answer, lease_question};
   kParts[input.take<std::uint8_t>() % kParts.size()](input);
 }
 
