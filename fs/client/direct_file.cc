@@ -99,6 +99,11 @@ int DirectFile::start(bool writable) noexcept {
 DirectFile* DirectFile::open(int fd, bool writable, int* error, char* why, std::size_t why_bytes) noexcept {
   const Mount* mount = Mount::of(fd, writable, error, why, why_bytes);
   if (mount == nullptr) return nullptr;
+  if (mount->devices().slot_count == 0) {
+    Why{why, why_bytes}.tell("no direct access: the file system is mounted read-only, or its lease slots are lost");
+    *error = EOPNOTSUPP;
+    return nullptr;
+  }
   void* memory = std::malloc(sizeof(DirectFile));
   if (memory == nullptr) {
     *error = ENOMEM;

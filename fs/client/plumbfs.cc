@@ -18,10 +18,12 @@
 
 #include "fs/client/direct.h"
 #include "fs/client/kernel.h"
+#include "fs/client/registry_lock.h"
 
 using plumb::client::DirectFile;
 using plumb::client::kNotHere;
 using plumb::client::Mount;
+using plumb::client::RegistryLock;
 namespace kernel = plumb::client::kernel;
 namespace protocol = plumb::protocol;
 
@@ -129,14 +131,12 @@ Shared* seek_direct(plumbfs_file& file) {
   DirectFile* opened = DirectFile::open(file.fd, file.access != O_RDONLY, &error, why, sizeof why);
   if (opened == nullptr) {
     // Two threads that come at once are told the same.
-    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&mutex);
+    const RegistryLock lock;
     if (!file.is_refused.load(std::memory_order_relaxed)) {
       file.refused_error = error;
       std::snprintf(file.refused_why, sizeof file.refused_why, "%s", why[0] != 0 ? why : meaning(error));
       file.is_refused.store(true, std::memory_order_release);
     }
-    pthread_mutex_unlock(&mutex);
     return nullptr;
   }
   auto* fresh = static_cast<Shared*>(std::malloc(sizeof(Shared)));
@@ -377,9 +377,7 @@ int plumbfs_is_direct(plumbfs_file* file) {
   std::uint64_t size = 0;
   const Shared* shared = seek_direct(*file);
   if (shared == nullptr) {
-    const int error = errno;
     fail_refused(*file, "plumbfs_is_direct");
-    errno = error;
     return 0;
   }
   if (shared->file->size(&size)) return 1;

@@ -2,6 +2,8 @@
 
 #include "fs/client/extent_table.h"
 
+#include <algorithm>
+#include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <cerrno>
 #include <cstdint>
