@@ -5,7 +5,7 @@
 #   fs/media    sees pmem, fs/media
 #   fs/core     sees pmem, fs/media, fs/core, fs/client/protocol.h
 #   fs/fuse     sees pmem, fs/media, fs/core, fs/fuse, fs/client/protocol.h
-#   fs/client   sees pmem, fs/client (of which protocol.h is the contract with the daemon)
+#   fs/client   sees fs/client (of which protocol.h is the contract with the daemon)
 #   tools       see  pmem, fs/media, fs/core, tools, fs/client/protocol.h, and of fs/fuse what serves `plumb raw`
 #               and the JSON of `plumb badblocks`
 #
@@ -57,7 +57,7 @@ check pmem pmem/
 check fs/media pmem/ fs/media/
 check fs/core pmem/ fs/media/ fs/core/ fs/client/protocol.h
 check fs/fuse pmem/ fs/media/ fs/core/ fs/fuse/ fs/client/protocol.h
-check fs/client pmem/ fs/client/
+check fs/client fs/client/
 check tools pmem/ fs/media/ fs/core/ tools/ fs/client/protocol.h fs/fuse/raw_session.h fs/fuse/bad_blocks.h
 
 if ((checked == 0)); then
