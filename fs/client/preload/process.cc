@@ -9,6 +9,7 @@
 
 #include <atomic>
 
+#include "fs/client/preload/export.h"
 #include "fs/client/preload/file.h"
 #include "fs/client/preload/maps.h"
 #include "fs/client/preload/next.h"
@@ -81,8 +82,15 @@ __attribute__((constructor(101))) void start() {
 }
 
 __attribute__((destructor(101))) void finish() {
+  if (!owns_tables()) return;
   note_all_stores();
   print_stats();
+}
+
+// Which runs no destructors; forked workers end by it.
+[[noreturn]] void exit_at_once(int status) {
+  finish();
+  while (true) raw::call(SYS_exit_group, status);
 }
 
 }  // namespace
@@ -111,3 +119,13 @@ void complain(const char* format, ...) {
 }
 
 }  // namespace plumb::preload
+
+extern "C" {
+
+[[noreturn]] void plumb_exit(int status) PLUMB_EXPORT("_exit");
+void plumb_exit(int status) {
+  plumb::preload::exit_at_once(status);
+}
+[[noreturn]] void plumb_exit_2(int status) PLUMB_ALIAS("_Exit", "_exit");
+
+}  // extern "C"
