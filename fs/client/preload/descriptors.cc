@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -133,7 +134,7 @@ int plumb_close_2(int) PLUMB_ALIAS("__close", "close");
 int plumb_close_range(unsigned first, unsigned last, int flags) PLUMB_EXPORT("close_range");
 int plumb_close_range(unsigned first, unsigned last, int flags) {
   const auto call = [&] { return next.close_range(first, last, flags); };
-  if (flags != 0 || first > last || !owns_tables()) return call();
+  if ((flags & CLOSE_RANGE_CLOEXEC) != 0 || first > last || !owns_tables()) return call();
   return close_many(first, last, call);
 }
 void plumb_closefrom(int first) PLUMB_EXPORT("closefrom");

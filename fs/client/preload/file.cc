@@ -108,11 +108,16 @@ Looked look(int fd, const struct stat& status, int flags) {
   return looked;
 }
 
+// Whether pwrite may be direct, by the flags of the description. A page-cached device takes an msync for O_SYNC, and
+// perhaps the daemon's log.
+bool may_write(const File& file, int flags) {
+  return file.opened_write && (flags & O_APPEND) == 0 && (file.is_memory || !file.opened_sync);
+}
+
 File* make_file(int fd, const struct stat& status, int flags, client::DirectFile* direct) {
   auto* const file = static_cast<File*>(allocate(sizeof(File)));
   const int mode = flags & O_ACCMODE;
   file->reads.store(mode != O_WRONLY, std::memory_order_relaxed);
-  file->writes.store(mode != O_RDONLY && (flags & O_APPEND) == 0, std::memory_order_relaxed);
   file->opened_write = mode != O_RDONLY;
   file->opened_sync = (flags & (O_DSYNC | O_SYNC)) != 0;
   file->owned = direct;
@@ -122,6 +127,7 @@ File* make_file(int fd, const struct stat& status, int flags, client::DirectFile
     const long page = raw::call(SYS_mmap, nullptr, 1, PROT_NONE, MAP_PRIVATE, fd, 0);
     if (!raw::failed(page)) file->anchor = reinterpret_cast<void*>(page);
   }
+  file->writes.store(may_write(*file, flags), std::memory_order_relaxed);
   file->inode = inode_of(status);
   file->next = file->inode->files;
   file->inode->files = file;
@@ -195,17 +201,19 @@ void hold(File* file) {
 
 void drop(File* file) {
   if (file->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  if (wait_unused(file, kCloseWait_ms)) let_go(file);
+  file->is_settled = wait_unused(file, kCloseWait_ms);
+  if (file->is_settled) let_go(file);
   put_in_grave(file);
+  // At once, if it may be: the engine's lock on the device, which a next mount waits for, ends with the last file.
+  if (const Slow slow(Slow::How::kTry); slow) bury();
 }
 
 void bury() {
   File* file = graves.exchange(nullptr, std::memory_order_acquire);
   if (file == nullptr) return;
-  all_pass();
   while (file != nullptr) {
     File* const following = file->next_grave;
-    if (busy(file) == Busy::kNo) {
+    if (file->is_settled || (all_pass(), busy(file) == Busy::kNo)) {
       let_go(file);
       destroy(file);
     } else {
@@ -293,7 +301,7 @@ void note_flags(int fd, int flags) {
   File* const file = entry.file();
   const Use use(file);
   if (!use || !(load(place) == entry)) return;
-  file->writes.store(file->opened_write && (flags & O_APPEND) == 0, std::memory_order_relaxed);
+  file->writes.store(may_write(*file, flags), std::memory_order_relaxed);
 }
 
 bool learn_more(File* file, int fd, std::uint64_t offset, std::uint64_t length) {

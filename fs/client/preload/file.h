@@ -36,10 +36,11 @@ struct File {
   /// Null: reads and writes are the kernel's.
   std::atomic<client::DirectFile*> direct;
   std::atomic<bool> reads;                // open for reading
-  std::atomic<bool> writes;               // open for writing, and not for appending
+  std::atomic<bool> writes;               // open for writing, and a write is no more than a store
   bool is_memory;                         // a write is durable when it returns
   bool opened_sync;                       // O_SYNC or O_DSYNC
   bool opened_write;                      // whether O_APPEND or not
+  bool is_settled;                        // without references, and no thread has it in a slot any more
   std::atomic<std::uint32_t> references;  // of entries and of maps
   std::atomic<std::uint32_t> misses;      // operations left to the kernel since the last that learning has helped
   client::DirectFile* owned;              // `direct`, whether or not in use

@@ -302,6 +302,7 @@ int unmap(void* address, std::size_t length) {
   if (result == 0 && slow) {
     const int saved = errno;
     forget(start, end);
+    bury();
     errno = saved;
   }
   return result;
