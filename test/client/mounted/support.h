@@ -29,11 +29,7 @@ inline std::size_t block_size() {
 inline bool has_direct_maps() {
   return block_size() >= posix::kPage;
 }
-/// Where the data of new files is: on a memory device.
-inline bool is_on_memory() {
-  const std::string kind = std::getenv("PLUMBFS_TEST_KIND");
-  return kind == "memory" || kind == "rt-cached-memory" || kind == "rt-memory-memory" || kind == "device";
-}
+/// New files are realtime files.
 inline bool is_on_realtime() {
   return std::string_view(std::getenv("PLUMBFS_TEST_KIND")).starts_with("rt-");
 }
