@@ -42,6 +42,7 @@ char* map(int fd, std::size_t length, int protection, int flags, off_t offset = 
 int signal_at(const volatile char* address, bool store) {
   return in_child([=] {
            ::signal(SIGSEGV, SIG_DFL);
+           ::signal(SIGBUS, SIG_DFL);
            if (store) *const_cast<volatile char*>(address) = 1;
            return *address == 0 ? 0 : 0;
          })
@@ -104,6 +105,29 @@ TEST_CASE("maps: shorter, longer and moved by mremap", "[maps]") {
   CHECK(read_file("f")[kPage] == 'Z');
   CHECK(::munmap(blocked, 12 * kPage) == 0);
   CHECK(::munmap(base, 10 * kPage) == 0);
+}
+
+TEST_CASE("maps: made longer than the file by mremap", "[maps]") {
+  const TestDirectory dir;
+  const Fd fd = lettered_file();
+  char* const whole = map(fd.get(), kSize, PROT_READ, MAP_SHARED);
+  char* base = map(fd.get(), 4 * kPage, kReadWrite, MAP_SHARED, 12 * kPage);
+  base[0] = '0';
+  base = static_cast<char*>(::mremap(base, 4 * kPage, 8 * kPage, MREMAP_MAYMOVE));
+  REQUIRE(base != MAP_FAILED);
+  CHECK(base[0] == '0');
+  CHECK(signal_at(base + 4 * kPage, false) == 256 + SIGBUS);
+  REQUIRE(::ftruncate(fd.get(), kSize + 4 * kPage) == 0);
+  base[5 * kPage] = '5';
+  base[kPage] = '1';
+  CHECK(whole[12 * kPage] == '0');
+  CHECK(whole[13 * kPage] == '1');
+  char bytes[2] = "";
+  CHECK(::pread(fd.get(), bytes, 1, 17 * kPage) == 1);
+  CHECK(bytes[0] == '5');
+  REQUIRE(::munmap(base, 8 * kPage) == 0);
+  REQUIRE(::munmap(whole, kSize) == 0);
+  CHECK(read_file("f")[13 * kPage] == '1');
 }
 
 TEST_CASE("maps: rights given and taken by mprotect", "[maps]") {

@@ -511,7 +511,7 @@ void* remap_locked(std::uintptr_t start, std::size_t old_length, std::size_t new
   }
   maps.split(start);
   maps.split(end);
-  const Map map = maps.at(maps.find(start));
+  Map map = maps.at(maps.find(start));
   if (!is_fixed && new_length <= old_length) {
     if (new_length < old_length) {
       if (raw_munmap(pointer(start + new_length), old_length - new_length) != 0) return MAP_FAILED;
@@ -521,7 +521,15 @@ void* remap_locked(std::uintptr_t start, std::size_t old_length, std::size_t new
   }
   if (map.served == Served::kByDevice || map.served == Served::kByDeviceRead) {
     const bool has_copies = !map.is_shared && (map.protection & PROT_WRITE) != 0;
-    return has_copies ? fail_with(ENOMEM) : remap_direct(map, new_length, flags, new_address);
+    if (has_copies) return fail_with(ENOMEM);
+    void* const place = remap_direct(map, new_length, flags, new_address);
+    const bool is_for_kernel = place == MAP_FAILED && (errno == ENXIO || errno == EINVAL);
+    if (!is_for_kernel) return place;
+    // Longer than the file, mostly. The map becomes the kernel's, one piece, and is moved as that.
+    leave_to_kernel(map.file->inode);
+    if (!give_maps_to_kernel(map.file->inode)) return fail_with(ENOMEM);
+    map.served = Served::kByKernel;
+    map.may_store = false;
   }
   if (map.served == Served::kByCopy && new_length > old_length) return fail_with(ENOMEM);
   void* const place = by_kernel();
