@@ -36,7 +36,7 @@ int refuse_indirect(int fd, const char* path) {
   Entry entry;
   const File* const file = find_file(fd, MayWait::kYes, &entry);
   if (file == nullptr || file->owned != nullptr) return fd;
-  complain("%s: no direct access, which is required (PLUMBFS_REQUIRE_DIRECT): %s", path, last_reason());
+  complain("%s: refused, as PLUMBFS_REQUIRE_DIRECT is set: %s", path, last_reason());
   end_close(begin_close(fd), raw::call(SYS_close, fd) == 0);
   errno = EACCES;
   return -1;
