@@ -38,10 +38,13 @@ function(plumb_program name directory)
   endif()
 endfunction()
 
-# plumb_single_file_programs(DIRECTORY PREFIX DEPENDS ...): each .cc and .c is a program of its own.
+# plumb_single_file_programs(DIRECTORY PREFIX DEPENDS ... [EXCLUDE regex]): each .cc and .c is a program of its own.
 function(plumb_single_file_programs directory prefix)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "DEPENDS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "EXCLUDE" "DEPENDS")
   file(GLOB sources CONFIGURE_DEPENDS "${directory}/*.cc" "${directory}/*.c")
+  if(arg_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${arg_EXCLUDE}")
+  endif()
   foreach(source IN LISTS sources)
     get_filename_component(name "${source}" NAME_WE)
     add_executable(${prefix}${name} "${source}")
