@@ -50,7 +50,7 @@ class Mount {
   }
 
   /// Opens the node of a member again, which must be the same; of the main device with the lock of a client on the new
-  /// description. The caller closes it. -1 with errno.
+  /// description. Within with_own_descriptors(); the caller closes it. -1 with errno.
   int open_again(std::uint32_t member, char* why, std::size_t why_bytes) const noexcept;
 
   /// From the first hold() to the last release() the lock of a client is held. 0 or errno. DirectFile does it.
@@ -134,6 +134,7 @@ class DirectFile {
   std::size_t find_settled(std::uint64_t offset, std::uint64_t length, ExtentTable::Piece* pieces,
                            std::size_t max) const noexcept;
   int map_pieces(char* address, std::uint64_t length, std::uint64_t offset, int protection, int flags) noexcept;
+  int map_opened(int fd, char* address, std::uint64_t length, std::uint64_t offset, int protection, int flags) noexcept;
 
   const Mount* mount_ = nullptr;
   std::uint32_t member_ = 0;

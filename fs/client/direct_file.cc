@@ -10,6 +10,7 @@
 #include "fs/client/answers.h"
 #include "fs/client/direct.h"
 #include "fs/client/kernel.h"
+#include "fs/client/own_descriptors.h"
 #include "fs/client/registry_lock.h"
 
 namespace plumb::client {
@@ -253,9 +254,23 @@ std::size_t DirectFile::find_settled(std::uint64_t offset, std::uint64_t length,
 
 int DirectFile::map_pieces(char* address, std::uint64_t length, std::uint64_t offset, int protection,
                            int flags) noexcept {
-  const int fd = mount_->open_again(member_, nullptr, 0);
-  if (fd < 0) return errno;
   int error = member_ == 0 ? 0 : mount_->hold_for_good();
+  if (error == 0) {
+    with_own_descriptors([&] {
+      const int fd = mount_->open_again(member_, nullptr, 0);
+      error = fd < 0 ? errno : map_opened(fd, address, length, offset, protection, flags);
+      if (fd >= 0) kernel::close_file(fd);
+    });
+  }
+  if (error != 0) {
+    kernel::map(address, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  }
+  return error;
+}
+
+int DirectFile::map_opened(int fd, char* address, std::uint64_t length, std::uint64_t offset, int protection,
+                           int flags) noexcept {
+  int error = 0;
   const bool is_private = (flags & MAP_TYPE) == MAP_PRIVATE;
   // Of a shared map always: without it a store is durable only after an fsync of the file system that the device is on.
   int how = MAP_FIXED | (flags & (MAP_POPULATE | MAP_LOCKED | MAP_NORESERVE));
@@ -272,10 +287,6 @@ int DirectFile::map_pieces(char* address, std::uint64_t length, std::uint64_t of
         done += pieces[i].length;
       }
     }
-  }
-  kernel::close_file(fd);
-  if (error != 0) {
-    kernel::map(address, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   }
   return error;
 }

@@ -12,6 +12,7 @@
 #include "fs/client/device_node.h"
 #include "fs/client/direct.h"
 #include "fs/client/kernel.h"
+#include "fs/client/own_descriptors.h"
 #include "fs/client/registry_lock.h"
 
 #ifndef STATX_MNT_ID_UNIQUE
@@ -60,14 +61,13 @@ const Mount* MountRegistry::find(const protocol::Devices& devices, dev_t device,
 bool MountRegistry::map_member(Mount* mount, std::uint32_t member, std::size_t* mapped_bytes, int* error,
                                Why why) noexcept {
   const protocol::DeviceMember& described = mount->devices_.members[member];
-  const int fd = open_node(described, mount->writable_, &mount->identity_[member], why);
-  if (fd < 0) {
+  void* base = MAP_FAILED;
+  with_own_descriptors([&] {
+    const int fd = open_node(described, mount->writable_, &mount->identity_[member], why);
+    if (fd >= 0) base = map_node(fd, described, mount->writable_, &mount->map_sync_[member], mapped_bytes, why);
     *error = errno;
-    return false;
-  }
-  void* base = map_node(fd, described, mount->writable_, &mount->map_sync_[member], mapped_bytes, why);
-  *error = errno;
-  kernel::close_file(fd);
+    if (fd >= 0) kernel::close_file(fd);
+  });
   if (base == MAP_FAILED) return false;
   if (!has_uuid(base, mount->devices_, member)) {
     kernel::unmap(base, *mapped_bytes);
@@ -176,11 +176,14 @@ int Mount::open_again(std::uint32_t member, char* why_text, std::size_t why_byte
 int Mount::hold(char* why, std::size_t why_bytes) const noexcept {
   const RegistryLock lock;
   if (holds_ == 0) {
-    const int fd = open_again(0, why, why_bytes);
-    if (fd < 0) return errno;
-    void* page = kernel::map(nullptr, devices_.members[0].align_bytes, PROT_NONE, MAP_SHARED, fd, 0);
-    const int error = errno;
-    kernel::close_file(fd);
+    void* page = MAP_FAILED;
+    int error = 0;
+    with_own_descriptors([&] {
+      const int fd = open_again(0, why, why_bytes);
+      if (fd >= 0) page = kernel::map(nullptr, devices_.members[0].align_bytes, PROT_NONE, MAP_SHARED, fd, 0);
+      error = errno;
+      if (fd >= 0) kernel::close_file(fd);
+    });
     if (page == MAP_FAILED) return error;
     lock_ = page;
   }

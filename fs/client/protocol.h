@@ -106,7 +106,7 @@ struct LeaseSlot {
   std::uint64_t reserved[2];
 };
 static_assert(sizeof(LeaseSlot) == kLeaseSlotBytes);
-/// Writes go through the kernel: set-id bits or capabilities to clear, immutable or append-only, volume read-only.
+/// Writes go through the kernel: set-id bits or capabilities to clear, immutable, append-only or sync flag, -o sync.
 inline constexpr std::uint64_t kSlotWritesByKernel = 1u << 0;
 /// Somebody has a writable map: fsync goes to the daemon, which flushes what is leased so.
 inline constexpr std::uint64_t kSlotMapped = 1u << 1;
@@ -179,8 +179,8 @@ inline constexpr std::uint32_t kIocDevices = _IOR(kIocType, 6, Devices);
 /// block in the range; ENOSPC: no room for the holes; EMFILE: this user has as many leases as one may; ENFILE: all
 /// slots are taken; EPERM: as kSlotWritesByKernel.
 inline constexpr std::uint32_t kIocLease = _IOWR(kIocType, 7, Lease);
-/// Moves the data of this open file, which must be open for writing, into aligned chunks of 2 MiB, as far as there is space, so
-/// that huge pages can map it. EBUSY: the file has leases. EBADF, EISDIR, ENODEV, EROFS, ENOSPC as above.
+/// Moves the data of this open file, which must be open for writing, into aligned chunks of 2 MiB, as far as there is
+/// space, so that huge pages can map it. EBUSY: the file has leases. EBADF, EISDIR, ENODEV, EROFS, ENOSPC as above.
 inline constexpr std::uint32_t kIocAlign = _IOWR(kIocType, 8, Align);
 
 }  // namespace plumb::protocol

@@ -98,12 +98,15 @@ void InodeLeases::publish_state(const media::Inode& inode) {
 
 bool InodeLeases::may_store(const media::Inode& inode) const {
   constexpr std::uint32_t kSetId = S_ISUID | S_ISGID;
-  return !has_capability && (inode.mode & kSetId) == 0 && (inode.flags & (kInodeImmutable | kInodeAppend)) == 0;
+  // With the sync flag a write is followed by a writeback.
+  constexpr std::uint32_t kByKernel = kInodeImmutable | kInodeAppend | kInodeSync;
+  return !has_capability && !table.is_sync() && (inode.mode & kSetId) == 0 && (inode.flags & kByKernel) == 0;
 }
 
 // ---- LeaseTable ----
 
-void LeaseTable::open(std::uint64_t epoch) {
+void LeaseTable::open(std::uint64_t epoch, bool is_sync) {
+  is_sync_ = is_sync;
   const media::Superblock& sb = superblock_.media();
   pmem::Device& device = superblock_.device(DeviceRole::kMain);
   const std::uint64_t start = sb.lease_start;

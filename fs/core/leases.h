@@ -73,7 +73,8 @@ struct InodeLeases {
   /// Tells clients what the inode is like now: size, and whether they may store.
   void publish(const media::Inode& inode);
   void publish_state(const media::Inode& inode);
-  /// False: a store has more to do than bytes (set-id bits or a file capability to clear), or may not happen at all.
+  /// False: a store has more to do than bytes (set-id bits or a file capability to clear, a writeback), or may not
+  /// happen at all.
   [[nodiscard]] bool may_store(const media::Inode& inode) const;
 };
 
@@ -82,7 +83,9 @@ class LeaseTable {
   explicit LeaseTable(const Superblock& superblock) : superblock_(superblock) {}
 
   /// Mount, not read-only: clears the slots. Without it, or if the area cannot be used, there are no leases (ENFILE).
-  void open(std::uint64_t epoch);
+  /// `is_sync`: every write is followed by a writeback (-o sync), so none is direct.
+  void open(std::uint64_t epoch, bool is_sync);
+  [[nodiscard]] bool is_sync() const { return is_sync_; }
 
   /// A slot for an inode, and one more lease of the user. EMFILE: the user has as many as one may; ENFILE: all slots
   /// are taken.
@@ -114,6 +117,7 @@ class LeaseTable {
 
   const Superblock& superblock_;
   std::uint64_t epoch_ = 0;
+  bool is_sync_ = false;
   std::uint32_t slot_count_ = 0;
   mutable Mutex mutex_;  // leaf
   std::vector<std::uint32_t> free_ PLUMB_GUARDED_BY(mutex_);

@@ -56,7 +56,7 @@ Status VolumeImpl::open() {
   PLUMB_ASSIGN(root, cache.get(kRootInode));
   if ((root->media.mode & S_IFMT) != S_IFDIR) return fail(EUCLEAN, "the root inode is not a directory");
   if (options.read_only) return {};
-  leases.open(store.journal().epoch());
+  leases.open(store.journal().epoch(), options.sync);
   if (options.has_stale_clients && options.has_stale_clients(leases.epoch())) {
     stale_clients_ = true;
     notify("programs still map files of an earlier mount: deleted blocks stay until they end");

@@ -157,8 +157,10 @@ TEST_CASE("lease: set-id bits, flags and capabilities that come later are told",
   set.mode = 0755;
   w.change("f", set);
   CHECK_FALSE(by_kernel());
-  w.set_flags("f", kInodeAppend);
-  CHECK(by_kernel());
+  for (const std::uint32_t flag : {kInodeAppend, kInodeImmutable, kInodeSync}) {
+    w.set_flags("f", flag);
+    CHECK(by_kernel());
+  }
   w.set_flags("f", 0);
   w.set_xattr("f", "security.capability", "c");
   CHECK(by_kernel());
