@@ -26,6 +26,7 @@ struct Map {
   Served served;
   bool is_shared;
   bool may_store;  // fsync covers it: leased for stores
+  bool is_sync;    // MAP_SYNC: the program flushes its stores, and calls nobody
 
   [[nodiscard]] std::size_t length() const { return end - start; }
   [[nodiscard]] Map part(std::uintptr_t from, std::uintptr_t to) const {

@@ -73,6 +73,16 @@ class Held {
   File* file_;
 };
 
+struct Request {
+  std::size_t length;
+  int protection;
+  int flags;
+  off64_t offset;
+  [[nodiscard]] bool is_shared() const { return (flags & MAP_TYPE) != MAP_PRIVATE; }
+  [[nodiscard]] bool is_sync() const { return (flags & MAP_TYPE) == MAP_SHARED_VALIDATE && (flags & MAP_SYNC) != 0; }
+  [[nodiscard]] bool stores() const { return (protection & PROT_WRITE) != 0; }
+};
+
 // ---- Bookkeeping, with slow_lock held ----
 
 void note_stores(const Map& map) {
@@ -92,12 +102,12 @@ void forget(std::uintptr_t start, std::uintptr_t end) {
   }
 }
 
-void remember(void* address, std::size_t length, std::uint64_t offset, File* file, int protection, Served served,
-              bool is_shared, bool may_store) {
+void remember(void* address, const Request& request, File* file, Served served, bool may_store) {
   hold(file);
   if (may_store) file->stores_mapped.store(true, std::memory_order_relaxed);
-  maps.insert(
-      {number(address), number(address) + whole_pages(length), offset, file, protection, served, is_shared, may_store});
+  maps.insert({number(address), number(address) + whole_pages(request.length),
+               static_cast<std::uint64_t>(request.offset), file, request.protection, served, request.is_shared(),
+               may_store, request.is_sync()});
 }
 
 // ---- mmap ----
@@ -116,15 +126,6 @@ void* reserve(void* address, std::size_t length, int flags, off64_t offset) {
   if (begin + kHugeBytes > start) raw_munmap(pointer(start + whole), begin + kHugeBytes - start);
   return pointer(start);
 }
-
-struct Request {
-  std::size_t length;
-  int protection;
-  int flags;
-  off64_t offset;
-  [[nodiscard]] bool is_shared() const { return (flags & MAP_TYPE) != MAP_PRIVATE; }
-  [[nodiscard]] bool stores() const { return (protection & PROT_WRITE) != 0; }
-};
 
 // Nothing but success is decided here: what is wrong with a request the kernel says.
 bool can_be_direct(const File& file, const Request& request) {
@@ -176,7 +177,7 @@ bool map_direct_at(void* address, File& file, const Request& request) {
   if (!done && errno == EINVAL && !request.is_shared()) done = map_private_apart(address, file, request, &served);
   if (!done) return false;
   forget(number(address), number(address) + whole_pages(request.length));
-  remember(address, request.length, offset, &file, request.protection, served, request.is_shared(), stores);
+  remember(address, request, &file, served, stores);
   return true;
 }
 
@@ -225,7 +226,21 @@ bool give_maps_to_kernel(Inode* inode) {
   return true;
 }
 
+// Who has such a map of a file makes its stores durable by flushes alone: to the page cache they would be nothing.
+bool has_sync_map(const Inode* inode) {
+  for (std::size_t index = 0; index < maps.size(); ++index) {
+    const Map& map = maps.at(index);
+    if (map.file->inode == inode && map.is_sync && map.served == Served::kByDevice) return true;
+  }
+  return false;
+}
+
 void* map_by_kernel(void* address, File& file, const Request& request, int fd, const char* why) {
+  if (file.owned != nullptr && has_sync_map(file.inode)) {
+    note_map(false, why);
+    errno = EOPNOTSUPP;
+    return MAP_FAILED;
+  }
   void* const place = raw_mmap(address, request.length, request.protection, request.flags, fd, request.offset);
   if (place == MAP_FAILED) return place;
   forget(number(place), number(place) + whole_pages(request.length));
@@ -240,8 +255,7 @@ void* map_by_kernel(void* address, File& file, const Request& request, int fd, c
       return MAP_FAILED;
     }
   }
-  remember(place, request.length, static_cast<std::uint64_t>(request.offset), &file, request.protection,
-           Served::kByKernel, request.is_shared(), false);
+  remember(place, request, &file, Served::kByKernel, false);
   return place;
 }
 
@@ -525,6 +539,7 @@ void* remap_locked(std::uintptr_t start, std::size_t old_length, std::size_t new
     void* const place = remap_direct(map, new_length, flags, new_address);
     const bool is_for_kernel = place == MAP_FAILED && (errno == ENXIO || errno == EINVAL);
     if (!is_for_kernel) return place;
+    if (has_sync_map(map.file->inode)) return fail_with(ENOMEM);
     // Longer than the file, mostly. The map becomes the kernel's, one piece, and is moved as that.
     leave_to_kernel(map.file->inode);
     if (!give_maps_to_kernel(map.file->inode)) return fail_with(ENOMEM);
