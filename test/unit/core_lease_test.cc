@@ -202,9 +202,10 @@ TEST_CASE("lease: a cut file that dies with the daemon is trimmed by the next mo
   {
     World w(f.device);
     free_before = w.blocks_free();
-    const auto handle = w.open("f");
+    auto handle = w.open("f");
     (void)must(w->lease(*handle, storing(0, 20'000), kMost));
     w.truncate("f", 0);
+    handle.reset();
     w.die();
   }
   World w(f.device);
@@ -426,9 +427,10 @@ TEST_CASE("lease: a mount clears the slots of the one before", "[core][lease]") 
   LeaseAnswer lease;
   {
     World w(f.device);
-    const auto handle = w.open("f");
+    auto handle = w.open("f");
     lease = must(w->lease(*handle, storing(0, 20'000), kMost));
     epoch = w->epoch();
+    handle.reset();
     w.die();
   }
   World w(f.device);
