@@ -285,6 +285,14 @@ plumb_unmount() {
     fi
 }
 
+# A kernel that does not map files with direct I/O has no direct path.
+plumb_kernel_maps_direct() {
+    local release major minor
+    release=$(uname -r)
+    IFS=.- read -r major minor _ <<<"$release"
+    ((major > 6 || (major == 6 && minor >= 6)))
+}
+
 # plumb_kill MOUNTPOINT: SIGKILL; the dead mount stays.
 plumb_kill() {
     local pid=${PLUMB_PID[$1]}

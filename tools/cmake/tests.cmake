@@ -61,6 +61,8 @@ plumb_program(plumb_kill test/kill DEPENDS Threads::Threads)
 # The direct path: processes with the preload library beside others, and killed ones.
 plumb_program(plumb_direct test/direct DEPENDS plumb_options Threads::Threads)
 target_sources(plumb_direct PRIVATE test/kill/daemon.cc)
+# Asks for MAP_SYNC, for test/vm/direct.sh.
+plumb_program(plumb_map_sync test/pmdk DEPENDS plumb_options)
 plumb_program(plumb_bench test/bench DEPENDS plumb_core)
 # The limit that test/bench/direct compares the preload library with.
 add_library(plumb_bare_preload SHARED test/bench/bare/bare.cc)

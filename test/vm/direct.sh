@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# The step "direct" of test/vm/guest: programs that map files of a mount get the device itself, MAP_SYNC and PMDK included.
+
+# Uses $device, $mnt, expect and the rest of it.
+# shellcheck disable=SC2154
+
+# direct_run COMMAND...: under plumb run; in $PLUMB_SCRATCH/stats what it counted.
+direct_run() {
+    rm -f "$PLUMB_SCRATCH/stats"
+    PLUMBFS_PRELOAD_STATS=$PLUMB_SCRATCH/stats "$PLUMB" run -- "$@"
+}
+direct_maps() { sed -n 's/^  maps  *\(direct.*\)/\1/p' "$PLUMB_SCRATCH/stats"; }
+
+# The pool is made, used, left in the middle of a transaction, and recovered.
+direct_pool() {
+    local pool=$1 status=0
+    expect "a pool" direct_run "$OBJECT_POOL" "$pool" --transfers 20
+    say "pool: maps $(direct_maps)"
+    direct_run "$OBJECT_POOL" "$pool" --transfers 20 --crash >"$PLUMB_SCRATCH/out" 2>&1 || status=$?
+    if ((status != 137)); then complain "a crash in a transaction: status $status: $(<"$PLUMB_SCRATCH/out")"; fi
+    expect "recovery" direct_run "$OBJECT_POOL" "$pool" --transfers 1
+    expect "41 transfers, by the kernel" grep -q '^41 transfers, 41 receipts' <("$OBJECT_POOL" "$pool" --transfers 0)
+}
+
+# libpmemobj maps the first page of a pool by itself, which such a device cannot: an error, rather than a pool of which a
+# part is in the page cache and is flushed by nobody.
+direct_pool_refused() {
+    local pool=$1
+    refused "a pool on a device of a large align" 1 'Operation not supported' "$PLUMB" run -- "$OBJECT_POOL" "$pool"
+    rm -f "$pool"
+    expect "a pool, by the kernel" "$OBJECT_POOL" "$pool" --transfers 20
+}
+
+step_direct() {
+    local size=$((4 << 20)) sync=0 status=0 said
+    if ! kernel_is 6.6; then
+        say "direct: SKIPPED: no direct path before Linux 6.6, this is $(uname -r)"
+        return
+    fi
+    plumb_find MAP_SYNC plumb_map_sync || die "plumb_map_sync is not built in $PLUMB_BUILD"
+    plumb_find MAP_FILE example_pmdk_map_file || die "example_pmdk_map_file is not built in $PLUMB_BUILD"
+    case $PLUMBFS_VM_MODE in devdax | fsdax) sync=1 ;; esac
+    plumb_mkfs "$device"
+    plumb_mount mnt "$device"
+
+    direct_run "$MAP_SYNC" "$mnt/sync" "$size" >"$PLUMB_SCRATCH/out" 2>&1 || status=$?
+    if ((status != 1 - sync)); then complain "MAP_SYNC: status $status instead of $((1 - sync)): $(<"$PLUMB_SCRATCH/out")"; fi
+    say "MAP_SYNC of $size bytes: $(if ((status)); then sed 's/.*MAP_SYNC: //' "$PLUMB_SCRATCH/out"; else echo "maps $(direct_maps)"; fi)"
+    if ((sync)); then
+        expect "the stores, by the daemon" test "$(tr -d Z <"$mnt/sync" | wc -c)" = 0
+        expect "a direct map" grep -q '^direct [1-9]' <(direct_maps)
+    fi
+
+    # The same blocks: at an align of 2 MiB not every file has such that can be mapped.
+    dd if=/dev/zero of="$mnt/sync" bs=1M count=4 conv=notrunc status=none
+    mv "$mnt/sync" "$mnt/note"
+    said=$(direct_run "$MAP_FILE" "$mnt/note" 'left by libpmem' 2>&1) || complain "pmem_map_file: $said"
+    say "pmem_map_file: $said, maps $(direct_maps)"
+    expect "is_pmem is $sync" grep -q "^is_pmem $sync, pmem_is_pmem $sync," <<<"$said"
+    expect "the note, by the daemon" grep -qa 'left by libpmem' "$mnt/note"
+
+    if ! plumb_find OBJECT_POOL example_pmdk_object_pool; then
+        say "pool: SKIPPED: not built"
+    elif [[ $PLUMBFS_VM_MODE == devdax && $PLUMBFS_VM_ALIGN != 4K ]]; then
+        direct_pool_refused "$mnt/pool"
+    else
+        direct_pool "$mnt/pool"
+    fi
+    plumb_unmount "$mnt"
+    plumb_fsck "$device" --zeros || true
+    # After a mount they are what they were.
+    plumb_mount mnt "$device"
+    expect "the note, after a mount" grep -q '^note: left by libpmem' <(direct_run "$MAP_FILE" "$mnt/note")
+    plumb_unmount "$mnt"
+}
