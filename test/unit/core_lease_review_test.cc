@@ -13,9 +13,9 @@
 #include <string>
 
 #include "fs/client/protocol.h"
-#include "pmem/client_lock.h"
 #include "fs/core/leases.h"
 #include "fs/core/volume.h"
+#include "pmem/client_lock.h"
 #include "test/unit/core_world.h"
 #include "test/unit/pmem_temp_dir.h"
 
@@ -183,7 +183,7 @@ TEST_CASE("the end of a lease gives back what was cut off of a file without a na
     World world(Members{*device});
     CreateRequest wanted;
     wanted.mode = S_IFREG | 0644;
-    const auto root = world->root();
+    InodeRef root = world->root();
     InodeRef inode = must(world->create_unnamed(*root, wanted)).inode;
     auto handle = must(world->open(*inode, O_RDWR));
     world.write(*handle, 0, std::string(16 * kBlock, 'a'));
@@ -196,7 +196,7 @@ TEST_CASE("the end of a lease gives back what was cut off of a file without a na
     if (name_first) {
       SECTION("the daemon dies") {
         handle.reset();
-        inode = InodeRef();
+        inode = root = InodeRef();
         world.die();
         World again(Members{*device});
         CHECK(again.stat("named").sectors == 0);

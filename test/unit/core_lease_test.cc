@@ -219,7 +219,7 @@ TEST_CASE("lease: punch zeroes in place; at the end what is still zero becomes h
   Fixture f;
   World w(f.device);
   const std::uint64_t free_before = w.blocks_free();
-  const auto handle = w.open("f");
+  auto handle = w.open("f");
   const LeaseAnswer lease = must(w->lease(*handle, storing(0, 20'000), kMost));
   w.allocate("f", kPunch, 0, 12'288);
   CHECK(f.through(lease, 0, 4096) == std::string(4096, '\0'));
@@ -231,6 +231,7 @@ TEST_CASE("lease: punch zeroes in place; at the end what is still zero becomes h
   CHECK(w.blocks_free() == free_before + 2);
   CHECK(w.read("f", 4096, 4) == "kept");
   CHECK(must(w->seek(*handle->inode, 0, SEEK_DATA)) == 4096);
+  handle.reset();
   w.unmount();
   CHECK(is_sound(f.device));
 }
