@@ -114,8 +114,7 @@ std::vector<Workload> lease_workloads() {
       steps("the daemon dies with leases",
             {lease_step("f"), truncate_step("f", 100), step("die and mount", [](Actor& a) { a.die_and_mount(); }),
              lease_step("f"), direct_write(0, pattern('2', 100)), end_step(), unmount_step()}),
-      steps("unmount with leases",
-            {lease_step("f"), truncate_step("f", 100), unmount_step()}),
+      steps("unmount with leases", {lease_step("f"), truncate_step("f", 100), unmount_step()}),
       steps("move into aligned chunks", {in_parts("align",
                                                   [](Actor& a) {
                                                     const auto handle = a.open("big");

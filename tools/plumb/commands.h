@@ -22,7 +22,8 @@ void add_badblocks_command(CLI::App& app, int& status);
 void add_get_command(CLI::App& app, int& status);
 void add_set_command(CLI::App& app, int& status);
 void add_raw_command(CLI::App& app, int& status);
-/// What follows the options of `plumb run` is a command with options of its own: CLI11 gets the arguments before it only.
+/// What follows the options of `plumb run` is a command with options of its own: CLI11 gets the arguments before it
+/// only.
 int count_own_arguments(int argc, char** argv);
 /// `rest`: the arguments that CLI11 does not get, up to a null pointer.
 void add_run_command(CLI::App& app, int& status, char** rest);
