@@ -3,12 +3,10 @@
 // The one rule: the blocks of a leased inode neither move nor leave it before its last lease ends. So a map is right
 // for as long as it lives, and nobody has to be told of anything but the size (the slot, fs/core/leases.h).
 //
-//   truncate   commits the size, puts the inode on the orphan list if extents lie beyond it, and zeroes what it cut
-//   off,
-//              in place, when its record is durable. The extents go when the last lease ends, or at the next mount.
-//   punch      zeroes in place, and remembers. What reads as zeros when the last lease ends becomes holes. After a
-//   crash
-//              it stays allocated, and zero.
+//   truncate   commits the size, puts the inode on the orphan list if extents lie beyond it, and zeroes in place
+//              what it has cut off, when its record is durable. The extents go with the last lease, or at the next mount.
+//   punch      zeroes in place, and remembers. What reads as zeros when the last lease ends becomes holes; after a
+//              crash it stays allocated, and zero.
 //   unlink     as ever: an open file keeps its inode.
 //   extension  what lies beyond the end may be stored to at any moment, so it is zeroed before every extension
 //              (UnknownTail never becomes known while there are write leases, or stale clients).
@@ -33,7 +31,6 @@
 #include "fs/core/extents.h"
 #include "fs/core/volume_impl.h"
 #include "fs/core/xattr.h"
-#include "pmem/sigbus_guard.h"
 
 namespace plumb {
 namespace {
