@@ -4,7 +4,8 @@
 // for as long as it lives, and nobody has to be told of anything but the size (the slot, fs/core/leases.h).
 //
 //   truncate   commits the size, puts the inode on the orphan list if extents lie beyond it, and zeroes in place
-//              what it has cut off, when its record is durable. The extents go with the last lease, or at the next mount.
+//              what it has cut off, when its record is durable. The extents go with the last lease, or at the next
+//              mount.
 //   punch      zeroes in place, and remembers. What reads as zeros when the last lease ends becomes holes; after a
 //              crash it stays allocated, and zero.
 //   unlink     as ever: an open file keeps its inode.
