@@ -213,6 +213,64 @@ TEST_CASE("descriptors: vectors, over holes and the end of the file", "[descript
   CHECK(read_file("a") == expected);
 }
 
+TEST_CASE("descriptors: positions from the end", "[descriptors]") {
+  const TestDirectory dir;
+  const Fd fd = letter_file("a", 'a');
+  const Fd other = open_file("a", O_RDWR);
+  const auto end = static_cast<off_t>(kSize);
+  CHECK(::lseek(fd.get(), 0, SEEK_END) == end);
+  CHECK(::lseek(fd.get(), -10, SEEK_END) == end - 10);
+  CHECK(::lseek(fd.get(), 0, SEEK_CUR) == end - 10);
+  std::string tail(20, '?');
+  CHECK(::read(fd.get(), tail.data(), tail.size()) == 10);
+  CHECK(::lseek(fd.get(), 100, SEEK_END) == end + 100);
+  CHECK(::lseek(fd.get(), -end, SEEK_END) == 0);
+  errno = 0;
+  CHECK(::lseek(fd.get(), -end - 1, SEEK_END) == -1);
+  CHECK(errno == EINVAL);
+  errno = 0;
+  CHECK(::lseek(fd.get(), INT64_MAX, SEEK_END) == -1);
+  CHECK((errno == EINVAL || errno == EOVERFLOW));
+  CHECK(::lseek(fd.get(), 0, SEEK_CUR) == 0);
+
+  // The size of another descriptor's write, truncate and fallocate.
+  REQUIRE(::pwrite(other.get(), "b", 1, end + 4999) == 1);
+  CHECK(::lseek(fd.get(), 0, SEEK_END) == end + 5000);
+  CHECK(::write(fd.get(), "c", 1) == 1);
+  CHECK(::lseek(other.get(), 0, SEEK_END) == end + 5001);
+  REQUIRE(::ftruncate(other.get(), 77) == 0);
+  CHECK(::lseek(fd.get(), 0, SEEK_END) == 77);
+  REQUIRE(::fallocate(other.get(), 0, 0, 9000) == 0);
+  CHECK(::lseek(fd.get(), 0, SEEK_END) == 9000);
+  CHECK(::lseek(fd.get(), 0, SEEK_HOLE) == 9000);
+  REQUIRE(::truncate("a", 12) == 0);
+  CHECK(::lseek(fd.get(), 0, SEEK_END) == 12);
+}
+
+TEST_CASE("descriptors: a file written from its start to its end", "[descriptors]") {
+  const TestDirectory dir;
+  letter_file("a", 'a');
+  const Fd fd = open_file("b", O_RDWR | O_CREAT | O_EXCL);
+  std::string expected;
+  for (int i = 0; i < 40; ++i) {
+    const std::string piece(3000, static_cast<char>('a' + i % 26));
+    REQUIRE(::pwrite(fd.get(), piece.data(), piece.size(), static_cast<off_t>(expected.size())) == 3000);
+    expected += piece;
+  }
+  REQUIRE(::fdatasync(fd.get()) == 0);
+  CHECK(read_file("b") == expected);
+  // Over the end from within, and then within.
+  for (const std::size_t at : {expected.size() - 10, std::size_t{5}}) {
+    REQUIRE(::pwrite(fd.get(), "0123456789ABCDEF", 16, static_cast<off_t>(at)) == 16);
+    if (expected.size() < at + 16) expected.resize(at + 16);
+    expected.replace(at, 16, "0123456789ABCDEF");
+    CHECK(read_file("b") == expected);
+    std::string through(expected.size(), '?');
+    CHECK(::pread(fd.get(), through.data(), through.size(), 0) == static_cast<ssize_t>(expected.size()));
+    CHECK(through == expected);
+  }
+}
+
 TEST_CASE("descriptors: the names of fortified programs", "[descriptors]") {
   using Pread = ssize_t (*)(int, void*, size_t, off_t, size_t);
   const TestDirectory dir;

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cstring>
@@ -28,21 +29,55 @@ constexpr std::uint32_t kMissesMax = 4096;
 
 constinit Inode* inodes = nullptr;
 constinit std::atomic<File*> graves{nullptr};
-// st_dev of mounts that are known to be no plumbfs, the newest of some: a look at a file there is one fstat.
+// As the kernel has it: nobody is asked, and the size may be an older one.
+struct Status {
+  dev_t device = 0;
+  ino_t inode = 0;
+  std::uint64_t size_bytes = 0;
+  bool is_regular = false;
+};
+
+bool find_status(int fd, Status* status) {
+  struct statx found;
+  constexpr unsigned kWanted = STATX_TYPE | STATX_INO | STATX_SIZE;
+  if (raw::call(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, kWanted, &found) != 0) return false;
+  *status = {makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino, found.stx_size, S_ISREG(found.stx_mode)};
+  return true;
+}
+
+// st_dev of mounts that are known to be no plumbfs, the newest of some: a look at a file there is one statx.
 constinit dev_t other_devices[16] = {};
 constinit unsigned other_device_count = 0;
+// st_dev of mounts of plumbfs, some; never 0.
+constinit std::atomic<dev_t> known_mounts[16] = {};
+
+void note_mount(dev_t device) {
+  for (std::atomic<dev_t>& known : known_mounts) {
+    const dev_t noted = known.load(std::memory_order_relaxed);
+    if (noted == device) return;
+    if (noted != 0) continue;
+    known.store(device, std::memory_order_relaxed);
+    return;
+  }
+}
+
+bool is_known_mount(dev_t device) {
+  return device != 0 && std::any_of(std::begin(known_mounts), std::end(known_mounts), [device](const auto& known) {
+           return known.load(std::memory_order_relaxed) == device;
+         });
+}
 
 bool is_other_device(dev_t device) {
   const unsigned count = std::min<unsigned>(other_device_count, std::size(other_devices));
   return std::find(other_devices, other_devices + count, device) != other_devices + count;
 }
 
-Inode* inode_of(const struct stat& status) {
+Inode* inode_of(const Status& status) {
   for (Inode* inode = inodes; inode != nullptr; inode = inode->next)
-    if (inode->device == status.st_dev && inode->number == status.st_ino) return inode;
+    if (inode->device == status.device && inode->number == status.inode) return inode;
   auto* const inode = static_cast<Inode*>(allocate(sizeof(Inode)));
-  inode->device = status.st_dev;
-  inode->number = status.st_ino;
+  inode->device = status.device;
+  inode->number = status.inode;
   inode->next = inodes;
   inodes = inode;
   return inode;
@@ -85,7 +120,7 @@ struct Looked {
   bool is_plumbfs = false;
 };
 
-Looked look(int fd, const struct stat& status, int flags) {
+Looked look(int fd, const Status& status, int flags) {
   Looked looked;
   const bool writable = (flags & O_ACCMODE) != O_RDONLY;
   char why[200] = "";
@@ -93,12 +128,13 @@ Looked look(int fd, const struct stat& status, int flags) {
   looked.direct = client::DirectFile::open(fd, writable, &error, why, sizeof(why));
   if (looked.direct != nullptr) {
     looked.is_plumbfs = true;
+    note_mount(status.device);
     note_file(true, "");
     return looked;
   }
   if (error == ENOTTY) {
-    if (!is_other_device(status.st_dev)) {
-      other_devices[other_device_count % std::size(other_devices)] = status.st_dev;
+    if (!is_other_device(status.device)) {
+      other_devices[other_device_count % std::size(other_devices)] = status.device;
       ++other_device_count;
     }
     return looked;
@@ -114,7 +150,7 @@ bool may_write(const File& file, int flags) {
   return file.opened_write && (flags & O_APPEND) == 0 && (file.is_memory || !file.opened_sync);
 }
 
-File* make_file(int fd, const struct stat& status, int flags, client::DirectFile* direct) {
+File* make_file(int fd, const Status& status, int flags, client::DirectFile* direct) {
   auto* const file = static_cast<File*>(allocate(sizeof(File)));
   const int mode = flags & O_ACCMODE;
   file->reads.store(mode != O_WRONLY, std::memory_order_relaxed);
@@ -144,12 +180,12 @@ void destroy(File* file) {
 
 // With slow_lock held.
 File* learn_file(int fd, std::atomic<std::uint64_t>* place, Entry* entry) {
-  struct stat status {};
-  if (raw::call(SYS_fstat, fd, &status) != 0) return nullptr;
+  Status status;
+  if (!find_status(fd, &status)) return nullptr;
   const long flags = raw::call(SYS_fcntl, fd, F_GETFL);
   if (raw::failed(flags)) return nullptr;
   Looked looked;
-  if (S_ISREG(status.st_mode) && (flags & O_PATH) == 0 && !is_other_device(status.st_dev)) {
+  if (status.is_regular && (flags & O_PATH) == 0 && !is_other_device(status.device)) {
     looked = look(fd, status, static_cast<int>(flags));
   }
   std::uint64_t expected = entry->word();
@@ -321,6 +357,11 @@ bool learn_more(File* file, int fd, std::uint64_t offset, std::uint64_t length) 
   }
   errno = saved;
   return learned;
+}
+
+bool is_append(int fd, std::uint64_t end) {
+  Status status;
+  return find_status(fd, &status) && status.is_regular && end > status.size_bytes && is_known_mount(status.device);
 }
 
 void expect_blocks(int fd) {

@@ -79,6 +79,9 @@ void note_flags(int fd, int flags);
 /// Asks for leases of [offset, offset + length), by chance: seldom for what did not help the last times. True if it is
 /// worth to try again.
 bool learn_more(File* file, int fd, std::uint64_t offset, std::uint64_t length);
+/// Whether a write up to `end` makes the file of `fd`, which is not known yet, longer. By what the kernel knows,
+/// without a request to the daemon; false on file systems that no file was found to be direct on.
+[[nodiscard]] bool is_append(int fd, std::uint64_t end);
 /// The blocks of the file have changed: trying is worthwhile again.
 void expect_blocks(int fd);
 

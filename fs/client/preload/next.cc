@@ -98,6 +98,7 @@ constinit Next next = {
     .pwritev = raw_vector<SYS_pwritev>,
     .preadv2 = raw_vector2<SYS_preadv2>,
     .pwritev2 = raw_vector2<SYS_pwritev2>,
+    .lseek = raw_call<SYS_lseek, off64_t, int, off64_t, int>,
     .fsync = raw_call<SYS_fsync, int, int>,
     .fdatasync = raw_call<SYS_fdatasync, int, int>,
     .sync_file_range = raw_call<SYS_sync_file_range, int, int, off64_t, off64_t, unsigned>,
@@ -127,6 +128,7 @@ void find_next() {
   find(next.pwritev, "pwritev64");
   find(next.preadv2, "preadv64v2");
   find(next.pwritev2, "pwritev64v2");
+  find(next.lseek, "lseek64");
   find(next.fsync, "fsync");
   find(next.fdatasync, "fdatasync");
   find(next.sync_file_range, "sync_file_range");

@@ -32,6 +32,7 @@ struct Next {
   ssize_t (*pwritev)(int, const iovec*, int, off64_t);
   ssize_t (*preadv2)(int, const iovec*, int, off64_t, int);
   ssize_t (*pwritev2)(int, const iovec*, int, off64_t, int);
+  off64_t (*lseek)(int, off64_t, int);
   int (*fsync)(int);
   int (*fdatasync)(int);
   int (*sync_file_range)(int, off64_t, off64_t, unsigned);

@@ -25,6 +25,7 @@ constexpr std::size_t kTransferMax = 0x7ffff000;  // of one request, read(2)
 
 struct Read {
   using Buffer = void*;
+  static constexpr bool kMayAppend = false;
   static bool may(const File& file) { return file.reads.load(std::memory_order_relaxed); }
   static ssize_t direct(DirectFile& file, void* to, std::size_t length, std::uint64_t offset) {
     return file.read(to, length, offset);
@@ -41,6 +42,9 @@ struct Read {
 
 struct Write {
   using Buffer = const void*;
+  // What makes a file longer is the kernel's. A file that is only written from its start to its end, or a journal that
+  // is gone with its transaction, is not worth the request for a lease.
+  static constexpr bool kMayAppend = true;
   static bool may(const File& file) {
     return file.writes.load(std::memory_order_relaxed) && !size_is_limited.load(std::memory_order_relaxed);
   }
@@ -73,6 +77,9 @@ template <typename Way>
 __attribute__((noinline)) ssize_t transfer_slowly(int fd, typename Way::Buffer buffer, std::size_t length,
                                                   off64_t offset, Entry* entry) {
   if (!is_plain(length, offset)) return kNotHere;
+  if (Way::kMayAppend && entry->is_unknown() && is_append(fd, static_cast<std::uint64_t>(offset) + length)) {
+    return kNotHere;
+  }
   File* const file = find_file(fd, MayWait::kNo, entry);
   if (file == nullptr) return kNotHere;
   const Use use(file);
