@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "fs/core/btree.h"
@@ -90,6 +91,28 @@ ExtentMap::const_iterator find_extent(const ExtentMap& extents, std::uint64_t fi
   if (it == extents.begin()) return extents.end();
   --it;
   return file_block < it->first + it->second.length ? it : extents.end();
+}
+
+FilePieces::Iterator FilePieces::begin() const {
+  if (begin_ >= end_) return end();
+  auto it = extents_.upper_bound(begin_ / block_size_);
+  if (it != extents_.begin()) {
+    const auto before = std::prev(it);
+    if ((before->first + before->second.length) * block_size_ > begin_) it = before;
+  }
+  return {*this, it};
+}
+
+FilePieces::Iterator FilePieces::end() const {
+  if (begin_ >= end_) return {*this, extents_.end()};
+  return {*this, extents_.lower_bound((end_ - 1) / block_size_ + 1)};
+}
+
+FilePiece FilePieces::Iterator::operator*() const {
+  const std::uint64_t start = at_->first * pieces_.block_size_;
+  const std::uint64_t from = std::max(pieces_.begin_, start);
+  const std::uint64_t to = std::min(pieces_.end_, start + at_->second.length * pieces_.block_size_);
+  return {from, at_->second.device_block * pieces_.block_size_ + (from - start), to - from};
 }
 
 Status insert_extent(Transaction& t, media::Inode& next, ExtentMap& extents, FileBlock file_block, BlockRange blocks) {

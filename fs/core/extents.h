@@ -34,4 +34,47 @@ inline void forget_extents(Inode& inode) {
 /// The extent that covers `file_block`, or the end().
 [[nodiscard]] ExtentMap::const_iterator find_extent(const ExtentMap& extents, std::uint64_t file_block);
 
+/// Where the last extent ends, in blocks of the file.
+[[nodiscard]] inline std::uint64_t allocated_end(const ExtentMap& extents) {
+  return extents.empty() ? 0 : extents.rbegin()->first + extents.rbegin()->second.length;
+}
+
+/// A part of a file that lies in one piece on its device.
+struct FilePiece {
+  std::uint64_t offset;  // in the file
+  std::uint64_t at;      // on the device
+  std::uint64_t length;
+};
+
+/// The allocated pieces of [begin, end) of a file, in order, for a range-based for. In bytes, or in blocks with a
+/// `block_size` of 1. The map must not change meanwhile.
+class FilePieces {
+ public:
+  FilePieces(const ExtentMap& extents, std::uint64_t block_size, std::uint64_t begin, std::uint64_t end)
+      : extents_(extents), block_size_(block_size), begin_(begin), end_(end) {}
+
+  class Iterator {
+   public:
+    Iterator(const FilePieces& pieces, ExtentMap::const_iterator at) : pieces_(pieces), at_(at) {}
+    FilePiece operator*() const;
+    Iterator& operator++() {
+      ++at_;
+      return *this;
+    }
+    bool operator==(const Iterator& other) const { return at_ == other.at_; }
+
+   private:
+    const FilePieces& pieces_;
+    ExtentMap::const_iterator at_;
+  };
+  [[nodiscard]] Iterator begin() const;
+  [[nodiscard]] Iterator end() const;
+
+ private:
+  const ExtentMap& extents_;
+  const std::uint64_t block_size_;
+  const std::uint64_t begin_;
+  const std::uint64_t end_;
+};
+
 }  // namespace plumb

@@ -18,13 +18,6 @@ bool append_only(const media::Inode& inode) {
   return (inode.flags & kInodeAppend) != 0;
 }
 
-std::uint32_t without_setid(std::uint32_t mode) {
-  mode &= ~static_cast<std::uint32_t>(S_ISUID);
-  // set-gid without group execute once meant mandatory locking: it stays (chown(2)).
-  if ((mode & S_IXGRP) != 0) mode &= ~static_cast<std::uint32_t>(S_ISGID);
-  return mode;
-}
-
 Timestamp atime_of(const media::Inode& i) {
   return {static_cast<std::int64_t>(i.atime.get()), i.atime_ns};
 }
@@ -57,7 +50,7 @@ Status chmod_acl(Transaction& t, media::Inode& next, std::uint32_t mode) {
 Status apply(Transaction& t, media::Inode& next, const SetAttributes& set, const Caller& caller, Timestamp now) {
   if (set.uid) next.uid = *set.uid;
   if (set.gid) next.gid = *set.gid;
-  if (set.kill_setid && !S_ISDIR(next.mode)) next.mode = without_setid(next.mode);
+  if (set.kill_setid && !S_ISDIR(next.mode)) next.mode = VolumeImpl::without_setid(next.mode);
   if (set.size_bytes || set.uid || set.gid) PLUMB_TRY(VolumeImpl::drop_capability(t, next));
   if (set.mode) {
     std::uint32_t mode = (next.mode & S_IFMT) | (*set.mode & 07777);
@@ -86,6 +79,13 @@ Status may_change(const media::Inode& inode, const SetAttributes& set) {
 }
 
 }  // namespace
+
+std::uint32_t VolumeImpl::without_setid(std::uint32_t mode) {
+  mode &= ~static_cast<std::uint32_t>(S_ISUID);
+  // set-gid without group execute once meant mandatory locking: it stays (chown(2)).
+  if ((mode & S_IXGRP) != 0) mode &= ~static_cast<std::uint32_t>(S_ISGID);
+  return mode;
+}
 
 Status VolumeImpl::drop_capability(Transaction& t, media::Inode& next) {
   if (next.xattrs.block == 0) return {};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fs/core/bad_block_report.h"
+#include "fs/core/extents.h"
 #include "fs/core/file_bytes.h"
 #include "fs/core/volume_impl.h"
 #include "pmem/unreadable.h"
@@ -105,14 +106,9 @@ std::vector<VolumeImpl::FileBadBlock> VolumeImpl::bad_blocks_of(const Inode& ino
   if (store.bad_blocks().count(role) == 0) return found;
   const std::uint64_t first = offset / store.block_size();
   const std::uint64_t last = (end - 1) / store.block_size();
-  auto it = inode.extents.upper_bound(first);
-  if (it != inode.extents.begin()) --it;
-  for (; it != inode.extents.end() && it->first <= last; ++it) {
-    const Extent& extent = it->second;
-    for (const BadBlock& bad : store.bad_blocks().in(role, {BlockNumber(extent.device_block), extent.length})) {
-      const std::uint64_t file_block = it->first + (bad.block.value - extent.device_block);
-      if (file_block >= first && file_block <= last) found.push_back({file_block, bad.block});
-    }
+  for (const FilePiece& piece : FilePieces(inode.extents, 1, first, last + 1)) {
+    for (const BadBlock& bad : store.bad_blocks().in(role, {BlockNumber(piece.at), piece.length}))
+      found.push_back({piece.offset + (bad.block.value - piece.at), bad.block});
   }
   return found;
 }

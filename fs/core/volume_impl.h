@@ -142,7 +142,6 @@ class VolumeImpl {
   [[nodiscard]] Status add_leased_ranges(Inode& inode);
   /// The device ranges of the allocated part of [begin, end) of the file. Lock held, extents loaded.
   void mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64_t end);
-  [[nodiscard]] Status zero_cut(Inode& inode, std::uint64_t from, std::uint64_t end);
   /// Takes the lease from the handle. The leases of the inode, if that was the last one, and nothing else. Exclusive
   /// lock held.
   [[nodiscard]] std::unique_ptr<InodeLeases> drop_lease(FileHandle& handle);
@@ -160,8 +159,27 @@ class VolumeImpl {
   static constexpr std::string_view kCapabilityName = "security.capability";
   /// File capabilities go with any change of contents or owner (capabilities(7)).
   [[nodiscard]] static Status drop_capability(Transaction& t, media::Inode& next);
+  /// The mode after a change of contents or owner by somebody who may not keep the set-id bits.
+  [[nodiscard]] static std::uint32_t without_setid(std::uint32_t mode);
   /// Sets atime by the rules of the mount and the inode, if they ask for it. No locks held.
   [[nodiscard]] Status touch_atime(Inode& inode);
+
+  // --- volume_allocate.cc ---
+  /// Zeroes the bytes of allocated blocks in the range, up to the end of the file, as stores of this file. Exclusive
+  /// lock held.
+  [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
+  /// Zeroes what a truncate cut off of a leased file, [from, end) in bytes. Exclusive lock held.
+  [[nodiscard]] Status zero_cut(Inode& inode, std::uint64_t from, std::uint64_t end);
+  /// Zeroes, durably, what is allocated beyond the end of the file, when it may not be zero. Exclusive lock held.
+  [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
+  /// Whether there is room for the holes of [first, end), in blocks of the file; what is allocated in steps would fill
+  /// the device first and fail then. Extents loaded.
+  [[nodiscard]] bool has_room_for(const Inode& inode, std::uint64_t first, std::uint64_t end);
+  [[nodiscard]] Status allocate_blocks(Inode& inode, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes);
+  [[nodiscard]] Status punch(Inode& inode, std::uint64_t offset, std::uint64_t end);
+  /// The part of a punch that gives blocks back: whole units, [first, last) in blocks of the file.
+  [[nodiscard]] Status remove_blocks(Inode& inode, std::uint64_t first, std::uint64_t last);
+  [[nodiscard]] Status finish_allocate(Inode& inode, std::uint64_t size_bytes, bool kill_setid);
 
   // --- volume_data.cc ---
   [[nodiscard]] DeviceRole role_of(const media::Inode& inode) const { return superblock.data_role(inode.flags); }
@@ -170,26 +188,13 @@ class VolumeImpl {
     const std::uint64_t unit = superblock.unit_bytes(role_of(inode));
     return (size_bytes + unit - 1) / unit * superblock.unit_blocks(role_of(inode));
   }
-  /// Whether there is room for the holes of [first, end), in blocks of the file; what is allocated in steps would fill
-  /// the device first and fail then. Extents loaded.
-  [[nodiscard]] bool has_room_for(const Inode& inode, std::uint64_t first, std::uint64_t end);
-  /// Zeroes, durably, what is allocated beyond the end of the file, when it may not be zero. Exclusive lock held.
-  [[nodiscard]] Status prepare_extension(Inode& inode, std::uint64_t new_end_bytes);
   /// Bytes of the file were stored on a device: dirty, unless the caller drains before the reply (immediate).
   void mark_stored(Inode& inode, DeviceRole role, std::uint64_t at, std::uint64_t length);
-  /// Zeroes the bytes of allocated blocks in the range, up to the end of the file, as stores of this file. Exclusive
-  /// lock held.
-  [[nodiscard]] Status zero_file_range(Inode& inode, std::uint64_t offset_bytes, std::uint64_t end_bytes);
   [[nodiscard]] Result<ReadPin> read_locked(Inode& inode, std::uint64_t offset, std::uint64_t length);
   [[nodiscard]] bool write_is_plain(const Inode& inode, std::uint64_t offset, std::uint64_t length, bool kill_setid);
   [[nodiscard]] Result<std::uint64_t> write_exclusive(Inode& inode, std::uint64_t offset, std::uint64_t length,
                                                       std::span<const iovec> data, std::uint64_t skip_bytes,
                                                       bool kill_setid);
-  [[nodiscard]] Status allocate_blocks(Inode& inode, std::uint64_t first, std::uint64_t end, std::uint64_t file_bytes);
-  [[nodiscard]] Status punch(Inode& inode, std::uint64_t offset, std::uint64_t end);
-  /// The part of a punch that gives blocks back: whole units, [first, last) in blocks of the file.
-  [[nodiscard]] Status remove_blocks(Inode& inode, std::uint64_t first, std::uint64_t last);
-  [[nodiscard]] Status finish_allocate(Inode& inode, std::uint64_t size_bytes, bool kill_setid);
   [[nodiscard]] static InodeRef reference(Inode& inode) { return inode.share(); }
   /// Data is durable when the operation returns.
   [[nodiscard]] bool immediate(const pmem::Device& device) const {

@@ -105,16 +105,9 @@ Status VolumeImpl::refresh_times(Inode& inode) {
 // ---- what fsync has to flush ----
 
 void VolumeImpl::mark_range_dirty(Inode& inode, std::uint64_t begin, std::uint64_t end) {
-  const std::uint64_t block_size = store.block_size();
   const DeviceRole role = role_of(inode.media);
-  auto it = inode.extents.upper_bound(begin / block_size);
-  if (it != inode.extents.begin()) --it;
-  for (; it != inode.extents.end() && it->first * block_size < end; ++it) {
-    const std::uint64_t start = it->first * block_size;
-    const std::uint64_t from = std::max(begin, start);
-    const std::uint64_t to = std::min(end, start + it->second.length * block_size);
-    if (from < to) inode.dirty(role).add(it->second.device_block * block_size + (from - start), to - from);
-  }
+  for (const FilePiece& piece : FilePieces(inode.extents, store.block_size(), begin, end))
+    inode.dirty(role).add(piece.at, piece.length);
   mark_dirty(inode);
 }
 
@@ -211,19 +204,13 @@ Result<LeaseAnswer> Volume::lease(FileHandle& handle, const LeaseRequest& reques
     answer.size_bytes = size;
     answer.slot = leases.slot;
     answer.member = index_of(role);
-    auto it = inode.extents.upper_bound(begin / block_size);
-    if (it != inode.extents.begin()) --it;
     std::uint64_t upto = end;
-    for (; it != inode.extents.end() && it->first * block_size < end; ++it) {
-      const std::uint64_t start = it->first * block_size;
-      const std::uint64_t from = std::max(begin, start);
-      const std::uint64_t to = std::min(end, start + it->second.length * block_size);
-      if (from >= to) continue;
+    for (const FilePiece& piece : FilePieces(inode.extents, block_size, begin, end)) {
       if (answer.extents.size() == most) {
-        upto = from;
+        upto = piece.offset;
         break;
       }
-      answer.extents.push_back({from, it->second.device_block * block_size + (from - start), to - from});
+      answer.extents.push_back({piece.offset, piece.at, piece.length});
     }
     answer.length_bytes = upto - begin;
     return answer;
@@ -341,16 +328,11 @@ Result<bool> VolumeImpl::align_chunk(Inode& inode, std::uint64_t first) {
   }
   const auto move = [&]() -> Result<bool> {
     std::vector<std::byte> bounce;
-    auto it = inode.extents.upper_bound(first);
-    if (it != inode.extents.begin()) --it;
-    for (; it != inode.extents.end() && it->first < first + chunk; ++it) {
-      const std::uint64_t from = std::max(first, it->first);
-      const std::uint64_t to = std::min(first + chunk, it->first + it->second.length);
-      if (from >= to) continue;
-      const std::uint64_t source = (it->second.device_block + (from - it->first)) * block_size;
-      bounce.resize((to - from) * block_size);
-      PLUMB_TRY(device.load(source, bounce));
-      const std::uint64_t target = (fresh.start.value + (from - first)) * block_size;
+    for (const FilePiece& piece :
+         FilePieces(inode.extents, block_size, first * block_size, (first + chunk) * block_size)) {
+      bounce.resize(piece.length);
+      PLUMB_TRY(device.load(piece.at, bounce));
+      const std::uint64_t target = fresh.start.value * block_size + (piece.offset - first * block_size);
       PLUMB_TRY(device.store_nt(target, bounce));
       PLUMB_TRY(device.flush_after_nt(target, bounce.size()));
     }
