@@ -102,6 +102,8 @@ class Inode {
   std::atomic<std::uint64_t> reported_errors{0};     // as many of them some handle has reported
   /// Somebody could store past the kernel while this object has been in core: pages that it keeps may be old.
   std::atomic<bool> was_stored_directly{false};
+  /// Open file descriptions that go through the page cache of the kernel. More only with the exclusive lock.
+  std::atomic<std::uint32_t> page_cached_handles{0};
 
  private:
   friend class InodeCache;

@@ -195,11 +195,17 @@ class ReadPin {
 /// Per open file description. Made by open(), dropped by the FUSE layer at release.
 /// Writeback errors are reported once to each open file (errseq): the handle remembers what it has seen.
 struct FileHandle {
+  FileHandle() = default;
+  FileHandle(const FileHandle&) = delete;
+  FileHandle& operator=(const FileHandle&) = delete;
+  ~FileHandle();
+
   InodeRef inode;
   bool append = false;  // O_APPEND
   bool sync = false;    // O_SYNC
   bool dsync = false;   // O_DSYNC
   bool writable = false;
+  bool page_cached = false;  // use_page_cache()
   std::atomic<std::uint64_t> seen_error{0};
   std::shared_ptr<HandleLease> lease;  // made by lease(); guarded by the inode's lock
 };
@@ -346,6 +352,9 @@ class Volume {
   /// Pins the blocks of a range of an open file where they are until end_lease(), and says where; as kIocLease. At most
   /// `most` extents.
   [[nodiscard]] Result<LeaseAnswer> lease(FileHandle& handle, const LeaseRequest& request, std::size_t most);
+  /// From now on the kernel keeps pages of the file for this handle; the file is not leased as long. False, and nothing
+  /// is changed, if it is: direct stores would not be seen in those pages.
+  [[nodiscard]] bool use_page_cache(FileHandle& handle);
   /// Of all that the handle has leased; before it is dropped. What was put off is done with the last lease of an inode.
   void end_lease(FileHandle& handle);
   /// Moves a file without leases into aligned chunks, as far as there is space; as kIocAlign. Returns the bytes of the

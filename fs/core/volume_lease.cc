@@ -152,6 +152,7 @@ Result<LeaseAnswer> Volume::lease(FileHandle& handle, const LeaseRequest& reques
   return v.with_space([&]() -> Result<LeaseAnswer> {
     ExclusiveLock lock(inode.lock);
     PLUMB_TRY(check_file(inode.media));
+    if (inode.page_cached_handles.load(std::memory_order_relaxed) != 0) return fail(EOPNOTSUPP);
     if (request.write && v.store.read_only()) return fail(EROFS);
     PLUMB_TRY(load_extents(v.store, inode));
     InodeLeases probe(v.leases);
@@ -284,6 +285,19 @@ std::unique_ptr<InodeLeases> VolumeImpl::drop_lease(FileHandle& handle) {
   }
   leases.release(inode.leases->slot);
   return std::move(inode.leases);
+}
+
+bool Volume::use_page_cache(FileHandle& handle) {
+  Inode& inode = *handle.inode;
+  ExclusiveLock lock(inode.lock);
+  if (inode.leases != nullptr) return false;
+  inode.page_cached_handles.fetch_add(1, std::memory_order_relaxed);
+  handle.page_cached = true;
+  return true;
+}
+
+FileHandle::~FileHandle() {
+  if (page_cached) inode->page_cached_handles.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Volume::end_lease(FileHandle& handle) {

@@ -11,7 +11,6 @@
 #include "fs/fuse/handlers.h"
 
 namespace plumb::fuse::handlers {
-namespace {}  // namespace
 
 bool is_direct(const Server& server, const Attributes& attributes) {
   // A direct file that cannot be mapped shared would break programs: such a kernel gets cached ones.
@@ -29,8 +28,10 @@ bool is_direct(const Server& server, const Attributes& attributes) {
 
 namespace {
 
-void set_open_flags(const Server& server, Inode& inode, const Attributes& attributes, fuse_file_info& file) {
-  file.direct_io = is_direct(server, attributes) ? 1 : 0;
+void set_open_flags(Server& server, FileHandle& handle, const Attributes& attributes, fuse_file_info& file) {
+  const Inode& inode = *handle.inode;
+  // With dax=inode the flag of a file may go while programs have it leased: it stays direct then.
+  file.direct_io = is_direct(server, attributes) || !server.volume.use_page_cache(handle) ? 1 : 0;
   // Nothing but stores past the kernel changes the pages behind its back: else an open need not drop them.
   file.keep_cache = inode.was_stored_directly.load(std::memory_order_acquire) ? 0 : 1;
   file.noflush = 1;
@@ -58,7 +59,7 @@ void reply_created(Server& server, Request& request, const FoundEntry& made, fus
   // Open flags of creation have done their work.
   auto handle = server.volume.open(*made.inode, file.flags & ~(O_CREAT | O_EXCL | O_TRUNC));
   if (!handle) return request.error(handle.error());
-  set_open_flags(server, *made.inode, made.attributes, file);
+  set_open_flags(server, **handle, made.attributes, file);
   const std::uint64_t fh = server.files.add(std::make_unique<OpenFile>(std::move(*handle), file.flags));
   file.fh = fh;
   server.inodes.add_lookup(made.inode);
@@ -86,7 +87,7 @@ void open(Server& server, Request& request, fuse_ino_t id, fuse_file_info* file)
     const Status truncated = truncate_on_open(server, request, **inode, *file);
     if (!truncated) return request.error(truncated.error());
   }
-  set_open_flags(server, **inode, server.volume.attributes(**inode), *file);
+  set_open_flags(server, **handle, server.volume.attributes(**inode), *file);
   const std::uint64_t fh = server.files.add(std::make_unique<OpenFile>(std::move(*handle), file->flags));
   file->fh = fh;
   if (!request.opened(*file)) server.files.release(fh);

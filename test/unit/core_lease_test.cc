@@ -357,6 +357,25 @@ TEST_CASE("lease: the time of the last direct store becomes mtime and ctime", "[
   CHECK(w.stat("f").mtime == Timestamp{1'300'000'000, 0});
 }
 
+TEST_CASE("lease: not beside descriptions that go through the page cache, nor these beside a lease", "[core][lease]") {
+  Fixture f;
+  World w(f.device);
+  const auto handle = w.open("f", O_RDWR);
+  auto cached = w.open("f", O_RDONLY);
+  auto second = w.open("f", O_RDONLY);
+  REQUIRE(w->use_page_cache(*cached));
+  REQUIRE(w->use_page_cache(*second));
+  CHECK(code_of(w->lease(*handle, reading(0, 4096), kMost)) == EOPNOTSUPP);
+  cached.reset();
+  CHECK(code_of(w->lease(*handle, storing(0, 4096), kMost)) == EOPNOTSUPP);
+  second.reset();
+  must(w->lease(*handle, storing(0, 4096), kMost));
+  const auto later = w.open("f", O_RDONLY);
+  CHECK_FALSE(w->use_page_cache(*later));
+  w->end_lease(*handle);
+  CHECK(w->use_page_cache(*later));
+}
+
 TEST_CASE("lease: limits of a user and of the file system", "[core][lease]") {
   Fixture f;
   World w(f.device);
