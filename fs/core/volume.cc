@@ -193,21 +193,27 @@ FsStatistics Volume::statistics(Inode* inode) {
   DeviceRole role = DeviceRole::kMain;
   if (inode != nullptr && sb.device_count() > 1 && (inode->flags_hint() & (kInodeRealtime | kInodeRtInherit)) != 0)
     role = DeviceRole::kRealtime;
+  const bool stands_still = v.clients_remain();
   FsStatistics s;
   s.block_size_bytes = sb.block_size();
   // For its lock: a batch of reclaim moves blocks from "pending" to "free" in one commit, and nobody sees them in
   // neither.
   const Transaction steady(v.store);
   s.blocks = sb.blocks(role) - sb.entry(role).data_start;
-  // What waits in the reclaim queue is free to the user: an allocation that needs it waits for it.
+  // What waits in the reclaim queue is free to the user: an allocation that needs it waits for it. Not available while
+  // programs of an earlier mount hold reclaim up.
   auto free_of = [&v, &sb](DeviceRole r) {
     return v.store.allocator(r).free_blocks() * sb.unit_blocks(r) + v.store.pending_blocks(r);
   };
   const std::uint64_t main_free = free_of(DeviceRole::kMain) + v.store.reclaim_nodes();
   const std::uint64_t reserve = v.store.allocator(DeviceRole::kMain).reserve_blocks();
-  const std::uint64_t main_available = main_free > reserve ? main_free - reserve : 0;
+  auto available = [&v, stands_still](DeviceRole r, std::uint64_t free, std::uint64_t kept) {
+    const std::uint64_t held = kept + (stands_still ? v.store.pending_blocks(r) : 0);
+    return free > held ? free - held : 0;
+  };
+  const std::uint64_t main_available = available(DeviceRole::kMain, main_free, reserve);
   s.blocks_free = role == DeviceRole::kMain ? main_free : free_of(role);
-  s.blocks_available = role == DeviceRole::kMain ? main_available : s.blocks_free;
+  s.blocks_available = role == DeviceRole::kMain ? main_available : available(role, s.blocks_free, 0);
   s.inodes_free = main_available * sb.inodes_per_block();
   s.inodes = v.table.used() + s.inodes_free;
   std::memcpy(&s.fsid, sb.media().uuid.data(), sizeof s.fsid);

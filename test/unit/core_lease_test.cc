@@ -408,11 +408,19 @@ TEST_CASE("lease: programs of an earlier mount hold reclaim up, and nothing else
   const auto before = std::string(pattern('f', 20'000));
   w.unlink("f");
   must(w->run_reclaim());
-  CHECK(w->counters().reclaim_pending_blocks >= 5);
+  const std::uint64_t pending = w->counters().reclaim_pending_blocks;
+  CHECK(pending >= 5);
+  const FsStatistics held_up = w->statistics();
   w.create("g");
   w.write("g", 0, pattern('g', 50'000));
   CHECK(w.read("g") == pattern('g', 50'000));
+  const FsStatistics with_file = w->statistics();
   stale = false;
+  // What waits is free, and available when it can be had.
+  const FsStatistics later = w->statistics();
+  CHECK(later.blocks_free == with_file.blocks_free);
+  CHECK(later.blocks_available == with_file.blocks_available + pending);
+  CHECK(held_up.blocks_available < held_up.blocks_free);
   must(w->run_reclaim());
   CHECK(w->counters().reclaim_pending_blocks == 0);
   CHECK_FALSE(w->counters().stale_clients);
