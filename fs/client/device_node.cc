@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -119,8 +118,7 @@ int lock_node(int fd, std::uint64_t lock_offset, Why why) noexcept {
   for (int i = 0; i < kTries; ++i) {
     if (kernel::file_control(fd, F_OFD_SETLK, &lock) == 0) return 0;
     if (errno != EAGAIN && errno != EACCES) break;
-    const timespec wait = {0, 1'000'000};
-    nanosleep(&wait, nullptr);
+    kernel::sleep_us(1000);
   }
   if (errno == EAGAIN || errno == EACCES) errno = EBUSY;
   const int error = errno;

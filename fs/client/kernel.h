@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -66,6 +67,12 @@ inline void unmap(void* address, std::size_t length) {
 
 inline int advise(void* address, std::size_t length, int advice) {
   return static_cast<int>(syscall(SYS_madvise, address, length, advice));
+}
+
+/// Not a cancellation point.
+inline void sleep_us(long microseconds) {
+  const timespec pause = {microseconds / 1'000'000, microseconds % 1'000'000 * 1000};
+  syscall(SYS_nanosleep, &pause, nullptr);
 }
 
 inline int sync_pages(void* address, std::size_t length) {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -21,6 +22,7 @@
 #include "fs/client/preload/raw.h"
 #include "fs/client/preload/stats.h"
 #include "fs/client/preload/table.h"
+#include "fs/client/preload/unbroken.h"
 
 namespace plumb::preload {
 namespace {
@@ -53,14 +55,38 @@ int duplicated(int from, int to) {
   return to;
 }
 
+// -1 if it has none.
+int number_of(FILE* stream) {
+  const int saved = errno;
+  const int fd = ::fileno(stream);
+  errno = saved;
+  return fd;
+}
+
+bool leads_to_file(int fd) {
+  const std::atomic<std::uint64_t>* const place = find_place(fd);
+  return place != nullptr && load(place).is_file();
+}
+
+// Closes `fd` by `call`, and tells the table. `is_closed` says by its result whether it worked.
+template <typename Call, typename IsClosed>
+auto close_by(int fd, Call&& call, IsClosed&& is_closed) {
+  const auto close_it = [&] {
+    const Closing closing = begin_close(fd);
+    const auto result = call();
+    end_close(closing, is_closed(result));
+    return result;
+  };
+  if (!leads_to_file(fd)) return close_it();
+  const Unbroken unbroken;
+  return close_it();
+}
+
 // dup2 and dup3: the number is closed and something else at once.
 template <typename Call>
 int replace(int from, int to, Call&& call) {
   if (from == to) return call();
-  const Closing closing = begin_close(to);
-  const int result = call();
-  end_close(closing, result >= 0);
-  return duplicated(from, result);
+  return duplicated(from, close_by(to, call, [](int result) { return result >= 0; }));
 }
 
 // Ends what the table knows of [first, last], and calls `call` in the middle.
@@ -68,8 +94,8 @@ template <typename Call>
 int close_many(unsigned first, unsigned last, Call&& call) {
   // The files one by one, as they may have to be waited for; then what else there is.
   for_each_file(first, last, [](int fd) {
-    const Closing closing = begin_close(fd);
-    end_close(closing, true);
+    close_by(
+        fd, [] { return 0; }, [](int) { return true; });
   });
   return call();
 }
@@ -123,11 +149,10 @@ int plumb_openat_chk_2(int, const char*, int) PLUMB_ALIAS("__openat_2", "__opena
 
 int plumb_close(int fd) PLUMB_EXPORT("close");
 int plumb_close(int fd) {
-  const Closing closing = begin_close(fd);
-  const int result = next.close(fd);
+  ::pthread_testcancel();
   // Linux has closed it after EINTR and EIO too.
-  end_close(closing, result == 0 || errno != EBADF);
-  return result;
+  return close_by(
+      fd, [fd] { return next.close(fd); }, [](int result) { return result == 0 || errno != EBADF; });
 }
 int plumb_close_2(int) PLUMB_ALIAS("__close", "close");
 
@@ -149,21 +174,14 @@ void plumb_closefrom(int first) {
 // stdio closes by a name of libc's own.
 int plumb_fclose(FILE* stream) PLUMB_EXPORT("fclose");
 int plumb_fclose(FILE* stream) {
-  const int saved = errno;
-  const Closing closing = begin_close(::fileno(stream));
-  errno = saved;
-  const int result = next.fclose(stream);
-  end_close(closing, true);
-  return result;
+  return close_by(
+      number_of(stream), [stream] { return next.fclose(stream); }, [](int) { return true; });
 }
 FILE* plumb_freopen(const char* path, const char* mode, FILE* stream) PLUMB_EXPORT("freopen64");
 FILE* plumb_freopen(const char* path, const char* mode, FILE* stream) {
-  const int saved = errno;
-  const Closing closing = begin_close(::fileno(stream));
-  errno = saved;
-  FILE* const result = next.freopen(path, mode, stream);
-  end_close(closing, true);
-  return result;
+  return close_by(
+      number_of(stream), [path, mode, stream] { return next.freopen(path, mode, stream); },
+      [](const FILE*) { return true; });
 }
 FILE* plumb_freopen_2(const char*, const char*, FILE*) PLUMB_ALIAS("freopen", "freopen64");
 

@@ -1,6 +1,7 @@
 #include "fs/client/preload/maps.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -17,6 +18,7 @@
 #include "fs/client/preload/slow_lock.h"
 #include "fs/client/preload/stats.h"
 #include "fs/client/preload/thread.h"
+#include "fs/client/preload/unbroken.h"
 
 namespace plumb::preload {
 namespace {
@@ -418,6 +420,8 @@ int sync_map(void* address, std::size_t length, int flags) {
                         (flags & (MS_SYNC | MS_ASYNC)) != (MS_SYNC | MS_ASYNC);
   if (!is_sound || !maps.may_have(start, end)) return next.msync(address, length, flags);
   const int saved = errno;
+  ::pthread_testcancel();
+  const Unbroken unbroken;  // the references
   // The parts first, then without the lock: an msync may take long, and is the program's to keep apart from its munmap.
   std::uintptr_t at = start;
   int error = 0;

@@ -1,10 +1,11 @@
 // The one lock of the library: learning of files, maps of files, and the memory for both.
 //
 // Not for reads, writes and closes of files that are known: those take no lock. A call that a signal handler may make
-// only tries, and leaves the work to the kernel when it does not get it; its own thread may be the holder.
+// only tries, and leaves the work to the kernel when another thread has it. No handler runs in the thread that holds
+// it: it might never come back.
 //
 // A thread that holds it already is told so by lock(), and must not touch what the lock guards: it is in a system call
-// that an allocator makes, or in a signal handler.
+// that an allocator makes, or in the handler of a fault.
 #pragma once
 
 #include <linux/futex.h>
@@ -13,6 +14,7 @@
 #include <cstdint>
 
 #include "fs/client/preload/raw.h"
+#include "fs/client/preload/unbroken.h"
 
 namespace plumb::preload {
 
@@ -71,6 +73,7 @@ class Slow {
   explicit operator bool() const { return held_; }
 
  private:
+  NoHandlers no_handlers_;
   bool held_;
 };
 
