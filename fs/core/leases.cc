@@ -217,6 +217,11 @@ std::uint64_t LeaseTable::seen_time(std::uint32_t slot) const {
 void LeaseTable::publish_seen_time(std::uint32_t slot, std::uint64_t nanoseconds) {
   store_word(slot, kSeenTime, nanoseconds);
 }
+void LeaseTable::forget_write_time(std::uint32_t slot) {
+  // In this order what a client says from here on stays.
+  store_word(slot, kWriteTime, 0);
+  store_word(slot, kSeenTime, 0);
+}
 
 std::uint64_t LeaseTable::leased_inodes() const {
   MutexLock lock(mutex_);

@@ -103,6 +103,8 @@ class LeaseTable {
   [[nodiscard]] std::uint64_t write_time(std::uint32_t slot) const;
   [[nodiscard]] std::uint64_t seen_time(std::uint32_t slot) const;
   void publish_seen_time(std::uint32_t slot, std::uint64_t nanoseconds);
+  /// The next direct store is news, even in the same tick of the coarse clock as the last one.
+  void forget_write_time(std::uint32_t slot);
 
   [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
   [[nodiscard]] std::uint32_t slot_count() const { return slot_count_; }

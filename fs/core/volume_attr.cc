@@ -195,6 +195,7 @@ Result<Attributes> Volume::set_attributes(Inode& inode, const SetAttributes& set
         VolumeImpl::adopt(inode, next, sequence, set.size_bytes.has_value());
       }
     }
+    if (inode.leases != nullptr && set.mtime) v.leases.forget_write_time(inode.leases->slot);
     if (inode.leases != nullptr && smaller)
       PLUMB_TRY(v.zero_cut(inode, *set.size_bytes, old_size));
     else if (!all_cut)

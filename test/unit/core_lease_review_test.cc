@@ -247,6 +247,15 @@ TEST_CASE("direct stores set the times as a write does", "[lease]") {
     world.change("file", set);
     CHECK(world.stat("file").mtime == Timestamp{5, 6});
   }
+  SECTION("a store in the same tick of the clock as one before utimes counts") {
+    const std::uint64_t tick = coarse_now();
+    say_stored(world, *device, answer, tick);
+    SetAttributes set;
+    set.mtime = Timestamp{5, 6};
+    world.change("file", set);
+    say_stored(world, *device, answer, tick);
+    CHECK(world.stat("file").mtime.seconds == static_cast<std::int64_t>(tick / 1'000'000'000));
+  }
   SECTION("a client that says the future is not believed") {
     say_stored(world, *device, answer, ~std::uint64_t{0});
     const Attributes after = world.stat("file");
