@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -80,6 +81,11 @@ void call_cancelled(const std::function<void()>& call) {
   REQUIRE(::pthread_join(thread, nullptr) == 0);
   ::pthread_barrier_destroy(&job.ready);
   ::pthread_barrier_destroy(&job.cancelled);
+}
+
+void make_old(int fd) {
+  const timespec old[2] = {{1000, 0}, {1000, 0}};
+  REQUIRE(::futimens(fd, old) == 0);
 }
 
 sigjmp_buf jump;
@@ -172,4 +178,87 @@ TEST_CASE("entry points: a signal handler jumps out of whatever a read does", "[
   REQUIRE(base != MAP_FAILED);
   CHECK(base[3 * kPage] == 'd');
   CHECK(::munmap(base, kSize) == 0);
+}
+
+TEST_CASE("entry points: rights given by pkey_mprotect", "[maps]") {
+  const TestDirectory dir;
+  const Fd fd = lettered_file("f");
+  char* const base = map(fd.get(), kSize, PROT_READ, MAP_SHARED);
+  SECTION("by libc") {
+    REQUIRE(::pkey_mprotect(base + kPage, kPage, kReadWrite, -1) == 0);
+  }
+  SECTION("by number of the system call") {
+    REQUIRE(::syscall(SYS_pkey_mprotect, base + kPage, kPage, kReadWrite, -1) == 0);
+  }
+  make_old(fd.get());
+  base[kPage] = 'P';
+  REQUIRE(::msync(base, kSize, MS_SYNC) == 0);
+  CHECK(status("f").st_mtim.tv_sec > 1000);
+  CHECK(read_file("f")[kPage] == 'P');
+  REQUIRE(::munmap(base, kSize) == 0);
+}
+
+TEST_CASE("entry points: pages of a mapping in another order", "[maps]") {
+  const TestDirectory dir;
+  const Fd fd = lettered_file("f");
+  char* const base = map(fd.get(), kSize, kReadWrite, MAP_SHARED);
+  SECTION("by libc") {
+    REQUIRE(::remap_file_pages(base + 4 * kPage, 2 * kPage, 0, 10, 0) == 0);
+  }
+  SECTION("by number of the system call") {
+    REQUIRE(::syscall(SYS_remap_file_pages, base + 4 * kPage, 2 * kPage, 0, 10, 0) == 0);
+  }
+  for (std::size_t i = 0; i < kPages; ++i) {
+    CHECK(base[i * kPage] == static_cast<char>('a' + (i == 4 || i == 5 ? i + 6 : i)));
+  }
+  base[5 * kPage] = '5';
+  CHECK(base[11 * kPage] == '5');
+  CHECK(read_file("f")[11 * kPage] == '5');
+  CHECK(code(::remap_file_pages(base, kPage, PROT_READ, 0, 0)) == EINVAL);
+  REQUIRE(::munmap(base, kSize) == 0);
+}
+
+TEST_CASE("entry points: madvise makes a hole of a part of a mapping", "[maps]") {
+  const TestDirectory dir;
+  const Fd fd = lettered_file("f");
+  char* const base = map(fd.get(), kSize, kReadWrite, MAP_SHARED);
+  make_old(fd.get());
+  REQUIRE(::madvise(base + 2 * kPage, 3 * kPage, MADV_REMOVE) == 0);
+  CHECK(status("f").st_mtim.tv_sec > 1000);
+  CHECK(zeros_at(fd.get(), 3 * kPage, 2 * kPage));
+  CHECK(base[2 * kPage] == 0);
+  CHECK(base[5 * kPage] == 'f');
+  base[3 * kPage] = 'x';
+  CHECK(read_file("f").substr(kPage * 3, 2) == std::string("x\0", 2));
+  REQUIRE(::munmap(base, kSize) == 0);
+  const Fd reader = open_file("f", O_RDONLY);
+  char* const read_only = map(reader.get(), kSize, PROT_READ, MAP_SHARED);
+  CHECK(code(::madvise(read_only, kPage, MADV_REMOVE)) == EACCES);
+  CHECK(read_only[0] == 'a');
+  REQUIRE(::munmap(read_only, kSize) == 0);
+}
+
+TEST_CASE("entry points: a mapping that children do not get", "[maps][fork]") {
+  const TestDirectory dir;
+  const Fd fd = lettered_file("f");
+  char* const base = map(fd.get(), kSize, PROT_READ, MAP_SHARED);
+  REQUIRE(::madvise(base + 4 * kPage, 4 * kPage, MADV_DONTFORK) == 0);
+  const auto child = [&] {
+    if (base[3 * kPage] != 'd' || base[8 * kPage] != 'i') return 1;
+    // Free there, and memory of its own then.
+    char* const own = static_cast<char*>(
+        ::mmap(base + 4 * kPage, 4 * kPage, kReadWrite, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+    if (own != base + 4 * kPage) return 2;
+    own[0] = 'x';
+    if (::mprotect(own, kPage, PROT_READ) != 0 || ::mprotect(own, kPage, kReadWrite) != 0) return 3;
+    if (own[0] != 'x') return 4;
+    own[0] = 'y';
+    return 0;
+  };
+  CHECK(in_child(child) == kOk);
+  CHECK(base[4 * kPage] == 'e');
+  CHECK(read_file("f")[4 * kPage] == 'e');
+  REQUIRE(::madvise(base, kSize, MADV_DOFORK) == 0);
+  CHECK(in_child([&] { return base[4 * kPage] == 'e' ? 0 : 1; }) == kOk);
+  REQUIRE(::munmap(base, kSize) == 0);
 }

@@ -266,7 +266,14 @@ long plumb_syscall(long number, long a, long b, long c, long d, long e, long f) 
       return reinterpret_cast<long>(remap(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<size_t>(c),
                                           static_cast<int>(d), reinterpret_cast<void*>(e)));
     case SYS_mprotect:
-      return protect(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c));
+      return protect(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c), -1);
+    case SYS_pkey_mprotect:
+      return protect(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c), static_cast<int>(d));
+    case SYS_remap_file_pages:
+      return remap_pages(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c),
+                         static_cast<size_t>(d), static_cast<int>(e));
+    case SYS_madvise:
+      return advise(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c));
     case SYS_msync:
       return sync_map(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c));
     default:

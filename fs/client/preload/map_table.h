@@ -25,8 +25,9 @@ struct Map {
   int protection;
   Served served;
   bool is_shared;
-  bool may_store;  // fsync covers it: leased for stores
-  bool is_sync;    // MAP_SYNC: the program flushes its stores, and calls nobody
+  bool may_store;            // fsync covers it: leased for stores
+  bool is_sync;              // MAP_SYNC: the program flushes its stores, and calls nobody
+  bool is_inherited = true;  // false: MADV_DONTFORK
 
   [[nodiscard]] std::size_t length() const { return end - start; }
   [[nodiscard]] Map part(std::uintptr_t from, std::uintptr_t to) const {

@@ -363,11 +363,13 @@ int prepare_stores(Map& map) {
 
 }  // namespace
 
-int protect(void* address, std::size_t length, int protection) {
+int protect(void* address, std::size_t length, int protection, int key) {
   const std::uintptr_t start = number(address);
   const std::uintptr_t end = start + whole_pages(length);
   const auto change = [&] {
-    return static_cast<int>(raw::posix(raw::call(SYS_mprotect, address, length, protection)));
+    const long result = key == -1 ? raw::call(SYS_mprotect, address, length, protection)
+                                  : raw::call(SYS_pkey_mprotect, address, length, protection, key);
+    return static_cast<int>(raw::posix(result));
   };
   if (start % kPageBytes != 0 || !maps.may_have(start, end)) return change();
   const int saved = errno;
@@ -390,6 +392,60 @@ int protect(void* address, std::size_t length, int protection) {
     maps.at(index).protection = protection;
   errno = saved;
   return 0;
+}
+
+// ---- remap_file_pages ----
+
+namespace {
+
+// The one direct file that all of the range is shared maps of, or null.
+File* direct_file_of(std::uintptr_t start, std::uintptr_t end) {
+  File* file = nullptr;
+  for (std::size_t index = maps.find(start); start < end; ++index) {
+    if (index == maps.size()) return nullptr;
+    const Map& map = maps.at(index);
+    const bool fits = map.start <= start && map.served == Served::kByDevice && map.is_shared;
+    if (!fits || (file != nullptr && map.file != file)) return nullptr;
+    file = map.file;
+    start = map.end;
+  }
+  return file;
+}
+
+}  // namespace
+
+// The kernel would take the page for one of the device. What it serves itself becomes maps that this table does not
+// know the offsets of; they are asked for by nobody.
+int remap_pages(void* address, std::size_t length, int protection, std::size_t page, int flags) {
+  const std::uintptr_t start = number(address) & ~(kPageBytes - 1);
+  const std::uintptr_t end = start + (length & ~(kPageBytes - 1));
+  const auto by_kernel = [&] {
+    return static_cast<int>(raw::posix(raw::call(SYS_remap_file_pages, address, length, protection, page, flags)));
+  };
+  if (protection != 0 || end <= start || !maps.may_have(start, end)) return by_kernel();
+  const int saved = errno;
+  const Slow slow(Slow::How::kWait);
+  if (!slow || !owns_tables() || !maps.overlaps(start, end)) return by_kernel();
+  const Map first = maps.at(maps.find(start));
+  if (first.served == Served::kByKernel) return by_kernel();
+  File* const file = direct_file_of(start, end);
+  const auto offset = static_cast<off64_t>(page * kPageBytes);
+  const Request request{end - start, first.protection, MAP_SHARED | MAP_FIXED, offset};
+  if (file == nullptr || page > INT64_MAX / kPageBytes || !can_be_direct(*file, request)) {
+    errno = EINVAL;
+    return -1;
+  }
+  const int fd = find_descriptor(file->inode, file, request.stores());
+  if (fd < 0) {
+    errno = ENOMEM;
+    return -1;
+  }
+  file->owned->use_descriptor(fd);
+  hold(file);
+  const bool done = map_direct_at(pointer(start), *file, request);
+  drop(file);
+  errno = done ? saved : EINVAL;
+  return done ? 0 : -1;
 }
 
 // ---- msync ----

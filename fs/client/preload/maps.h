@@ -17,9 +17,17 @@ namespace plumb::preload {
 void* map_file(void* address, std::size_t length, int protection, int flags, int fd, off64_t offset);
 int unmap(void* address, std::size_t length);
 void* remap(void* address, std::size_t old_length, std::size_t new_length, int flags, void* new_address);
-int protect(void* address, std::size_t length, int protection);
+/// `key` as for pkey_mprotect(2); -1: mprotect(2).
+int protect(void* address, std::size_t length, int protection, int key);
 int sync_map(void* address, std::size_t length, int flags);
 
+/// madvise(2).
+int advise(void* address, std::size_t length, int advice);
+/// remap_file_pages(2).
+int remap_pages(void* address, std::size_t length, int protection, std::size_t page, int flags);
+
+/// In the child of a fork: what MADV_DONTFORK has kept from it.
+void forget_not_inherited();
 /// At the end of the process: times of what was stored through maps.
 void note_all_stores();
 

@@ -39,7 +39,17 @@ void* plumb_mremap(void* address, size_t old_length, size_t new_length, int flag
 
 int plumb_mprotect(void* address, size_t length, int protection) PLUMB_EXPORT("mprotect");
 int plumb_mprotect(void* address, size_t length, int protection) {
-  return protect(address, length, protection);
+  return protect(address, length, protection, -1);
+}
+int plumb_pkey_mprotect(void* address, size_t length, int protection, int key) PLUMB_EXPORT("pkey_mprotect");
+int plumb_pkey_mprotect(void* address, size_t length, int protection, int key) {
+  return protect(address, length, protection, key);
+}
+
+int plumb_remap_file_pages(void* address, size_t length, int protection, size_t page, int flags)
+    PLUMB_EXPORT("remap_file_pages");
+int plumb_remap_file_pages(void* address, size_t length, int protection, size_t page, int flags) {
+  return remap_pages(address, length, protection, page, flags);
 }
 
 int plumb_msync(void* address, size_t length, int flags) PLUMB_EXPORT("msync");

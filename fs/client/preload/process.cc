@@ -51,6 +51,7 @@ void after_fork_in_child() {
   slow_lock.adopt();
   if (slow_lock_is_mine) slow_lock.unlock();
   become_owner();
+  forget_not_inherited();
 }
 
 void start_owner() {
