@@ -6,11 +6,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <csetjmp>
 #include <cstring>
 #include <fstream>
@@ -178,6 +180,53 @@ TEST_CASE("entry points: a signal handler jumps out of whatever a read does", "[
   REQUIRE(base != MAP_FAILED);
   CHECK(base[3 * kPage] == 'd');
   CHECK(::munmap(base, kSize) == 0);
+}
+
+TEST_CASE("entry points: O_APPEND is of the description, by whichever number it is set", "[descriptors]") {
+  const TestDirectory dir;
+  Fd fd = lettered_file("f");
+  // As if both had been inherited: no call told that they are one.
+  const Fd other(static_cast<int>(::syscall(SYS_dup, fd.get())));
+  REQUIRE(other.get() >= 0);
+  const bool both_are_read = GENERATE(false, true);
+  char one = 0;
+  if (both_are_read) REQUIRE(::pread(other.get(), &one, 1, 0) == 1);
+  SECTION("by libc") {
+    REQUIRE(::fcntl(other.get(), F_SETFL, O_APPEND) == 0);
+  }
+  SECTION("by number of the system call") {
+    REQUIRE(::syscall(SYS_fcntl, other.get(), F_SETFL, O_APPEND) == 0);
+  }
+  write_at(fd.get(), "x", 10);
+  CHECK(status(fd.get()).st_size == kSize + 1);
+  REQUIRE(::fcntl(other.get(), F_SETFL, 0) == 0);
+  write_at(fd.get(), "y", 10);
+  CHECK(status(fd.get()).st_size == kSize + 1);
+  CHECK(read_file("f")[10] == 'y');
+}
+
+TEST_CASE("entry points: a descriptor for neither reading nor writing", "[descriptors]") {
+  const TestDirectory dir;
+  const Fd file = lettered_file("f");
+  const Fd fd = open_file("f", O_ACCMODE);
+  char byte = 'x';
+  CHECK(code(::pread(fd.get(), &byte, 1, 0)) == EBADF);
+  CHECK(code(::pwrite(fd.get(), &byte, 1, 0)) == EBADF);
+  CHECK(code(::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, fd.get(), 0) == MAP_FAILED ? -1 : 0) == EACCES);
+}
+
+TEST_CASE("entry points: RLIMIT_FSIZE set by number of the system call", "[descriptors]") {
+  const TestDirectory dir;
+  const Fd fd = lettered_file("f");
+  const long number = GENERATE(long{SYS_setrlimit}, long{SYS_prlimit64});
+  CHECK(in_child([&] {
+          ::signal(SIGXFSZ, SIG_IGN);
+          const rlimit limit{8192, 8192};
+          const long done = number == SYS_setrlimit ? ::syscall(number, RLIMIT_FSIZE, &limit)
+                                                    : ::syscall(number, 0, RLIMIT_FSIZE, &limit, nullptr);
+          if (done != 0) return 100;
+          return errno_of(::pwrite(fd.get(), "x", 1, 8192));
+        }) == Code{EFBIG}.value);
 }
 
 TEST_CASE("entry points: rights given by pkey_mprotect", "[maps]") {

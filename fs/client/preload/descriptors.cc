@@ -89,6 +89,18 @@ int replace(int from, int to, Call&& call) {
   return duplicated(from, close_by(to, call, [](int result) { return result >= 0; }));
 }
 
+int controlled(int fd, int command, int result) {
+  if (result < 0) return result;
+  if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return duplicated(fd, result);
+  if (command == F_SETFL) note_flags(fd);
+  return result;
+}
+
+int limited(unsigned resource, int result) {
+  if (result == 0 && resource == RLIMIT_FSIZE) look_at_limit();
+  return result;
+}
+
 // Ends what the table knows of [first, last], and calls `call` in the middle.
 template <typename Call>
 int close_many(unsigned first, unsigned last, Call&& call) {
@@ -205,11 +217,7 @@ int plumb_fcntl(int fd, int command, ...) {
   va_start(arguments, command);
   void* const argument = va_arg(arguments, void*);
   va_end(arguments);
-  const int result = next.fcntl(fd, command, argument);
-  if (result < 0) return result;
-  if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return duplicated(fd, result);
-  if (command == F_SETFL) note_flags(fd, static_cast<int>(reinterpret_cast<std::intptr_t>(argument)));
-  return result;
+  return controlled(fd, command, next.fcntl(fd, command, argument));
 }
 int plumb_fcntl_2(int, int, ...) PLUMB_ALIAS("fcntl", "fcntl64");
 int plumb_fcntl_3(int, int, ...) PLUMB_ALIAS("__fcntl", "fcntl64");
@@ -226,16 +234,12 @@ int plumb_daemon(int keep_directory, int keep_descriptors) {
 
 int plumb_setrlimit(unsigned resource, const void* limit) PLUMB_EXPORT("setrlimit64");
 int plumb_setrlimit(unsigned resource, const void* limit) {
-  const int result = next.setrlimit(resource, limit);
-  if (result == 0 && resource == RLIMIT_FSIZE) look_at_limit();
-  return result;
+  return limited(resource, next.setrlimit(resource, limit));
 }
 int plumb_setrlimit_2(unsigned, const void*) PLUMB_ALIAS("setrlimit", "setrlimit64");
 int plumb_prlimit(pid_t process, unsigned resource, const void* limit, void* old) PLUMB_EXPORT("prlimit64");
 int plumb_prlimit(pid_t process, unsigned resource, const void* limit, void* old) {
-  const int result = next.prlimit(process, resource, limit, old);
-  if (result == 0 && resource == RLIMIT_FSIZE && limit != nullptr) look_at_limit();
-  return result;
+  return limited(resource, next.prlimit(process, resource, limit, old));
 }
 int plumb_prlimit_2(pid_t, unsigned, const void*, void*) PLUMB_ALIAS("prlimit", "prlimit64");
 
@@ -248,6 +252,7 @@ long plumb_wrapped_syscall(long number, long a, long b, long c, long d, long e, 
 }
 long plumb_syscall(long number, long a, long b, long c, long d, long e, long f) PLUMB_EXPORT("syscall");
 long plumb_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  const auto by_kernel = [&] { return plumb_wrapped_syscall(number, a, b, c, d, e, f); };
   switch (number) {
     case SYS_close:
       return plumb_close(static_cast<int>(a));
@@ -276,8 +281,14 @@ long plumb_syscall(long number, long a, long b, long c, long d, long e, long f) 
       return advise(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c));
     case SYS_msync:
       return sync_map(reinterpret_cast<void*>(a), static_cast<size_t>(b), static_cast<int>(c));
+    case SYS_fcntl:
+      return controlled(static_cast<int>(a), static_cast<int>(b), static_cast<int>(by_kernel()));
+    case SYS_setrlimit:
+      return limited(static_cast<unsigned>(a), static_cast<int>(by_kernel()));
+    case SYS_prlimit64:
+      return limited(static_cast<unsigned>(b), static_cast<int>(by_kernel()));
     default:
-      return plumb_wrapped_syscall(number, a, b, c, d, e, f);
+      return by_kernel();
   }
 }
 

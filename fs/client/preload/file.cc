@@ -185,7 +185,9 @@ File* learn_file(int fd, std::atomic<std::uint64_t>* place, Entry* entry) {
   const long flags = raw::call(SYS_fcntl, fd, F_GETFL);
   if (raw::failed(flags)) return nullptr;
   Looked looked;
-  if (status.is_regular && (flags & O_PATH) == 0 && !is_other_device(status.device)) {
+  // O_ACCMODE opens for neither reading nor writing (open(2)).
+  const bool has_rights = (flags & O_PATH) == 0 && (flags & O_ACCMODE) != O_ACCMODE;
+  if (status.is_regular && has_rights && !is_other_device(status.device)) {
     looked = look(fd, status, static_cast<int>(flags));
   }
   std::uint64_t expected = entry->word();
@@ -329,15 +331,21 @@ void note_duplicated(int from, int to) {
   if (!place->compare_exchange_strong(expected, entry.word(), std::memory_order_acq_rel)) drop(file);
 }
 
-void note_flags(int fd, int flags) {
-  const std::atomic<std::uint64_t>* const place = find_place(fd);
-  if (place == nullptr) return;
-  const Entry entry = load(place);
-  if (!entry.is_file()) return;
-  File* const file = entry.file();
-  const Use use(file);
-  if (!use || !(load(place) == entry)) return;
-  file->writes.store(may_write(*file, flags), std::memory_order_relaxed);
+void note_flags(int fd) {
+  struct stat status {};
+  if (raw::call(SYS_fstat, fd, &status) != 0 || !S_ISREG(status.st_mode)) return;
+  for_each_file(0, ~0U, [&](int other) {
+    const std::atomic<std::uint64_t>* const place = find_place(other);
+    const Entry entry = load(place);
+    if (!entry.is_file()) return;
+    File* const file = entry.file();
+    const Use use(file);
+    if (!use || !(load(place) == entry)) return;
+    if (file->inode->device != status.st_dev || file->inode->number != status.st_ino) return;
+    const long flags = raw::call(SYS_fcntl, other, F_GETFL);
+    if (raw::failed(flags) || !(load(place) == entry)) return;
+    file->writes.store(may_write(*file, static_cast<int>(flags)), std::memory_order_relaxed);
+  });
 }
 
 bool learn_more(File* file, int fd, std::uint64_t offset, std::uint64_t length) {

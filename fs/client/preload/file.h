@@ -73,8 +73,8 @@ void end_close(const Closing& closing, bool is_closed);
 void note_opened(int fd);
 /// `to` is a duplicate of `from` now.
 void note_duplicated(int from, int to);
-/// F_SETFL.
-void note_flags(int fd, int flags);
+/// After F_SETFL, which is of the description: other numbers, and other Files, may be of the same one.
+void note_flags(int fd);
 
 /// Asks for leases of [offset, offset + length), by chance: seldom for what did not help the last times. True if it is
 /// worth to try again.
