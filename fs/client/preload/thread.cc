@@ -12,7 +12,7 @@
 namespace plumb::preload {
 
 constinit thread_local Thread* this_thread = nullptr;
-constinit bool fence_needed = true;
+constinit std::atomic<bool> fence_needed{true};
 
 namespace {
 
@@ -57,6 +57,16 @@ void for_each_thread(Function&& function) {
   for (Block* block = &first_block; block != nullptr; block = block->next.load(std::memory_order_acquire)) {
     for (Thread& thread : block->threads) function(thread);
   }
+}
+
+void pause_us(long microseconds) {
+  const timespec pause{0, microseconds * 1000};
+  raw::call(SYS_nanosleep, &pause, nullptr);
+}
+
+void register_barrier() {
+  const bool is_refused = raw::call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0;
+  fence_needed.store(is_refused, std::memory_order_relaxed);
 }
 
 bool on_alternative_stack() {
@@ -185,7 +195,12 @@ Busy busy(const File* file) {
 
 void all_pass() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!fence_needed) raw::call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+  if (fence_needed.load(std::memory_order_relaxed)) return;
+  if (raw::call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) return;
+  // A sandbox (seccomp) that the program has put on since. Who fills a slot from now on has a fence. Who did without
+  // one has its store in a buffer of the processor, which is empty long before this is over.
+  fence_needed.store(true, std::memory_order_seq_cst);
+  pause_us(1000);
 }
 
 bool wait_unused(const File* file, int milliseconds) {
@@ -194,13 +209,12 @@ bool wait_unused(const File* file, int milliseconds) {
     const Busy now = busy(file);
     if (now == Busy::kNo) return true;
     if (now == Busy::kByThisThread || waited_us >= milliseconds * 1000) return false;
-    const timespec pause{0, 50'000};
-    raw::call(SYS_nanosleep, &pause, nullptr);
+    pause_us(50);
   }
 }
 
 void start_threads() {
-  fence_needed = raw::call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0;
+  register_barrier();
   if (::pthread_key_create(&key, leave_thread) == 0) has_key.store(true, std::memory_order_release);
 }
 
@@ -210,9 +224,7 @@ void keep_this_thread_only() {
     thread.counters = Counters{};
   });
   // A child starts with what its parent has told the kernel, but not after every kernel.
-  if (!fence_needed) {
-    fence_needed = raw::call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0;
-  }
+  if (!fence_needed.load(std::memory_order_relaxed)) register_barrier();
 }
 
 Counters sum_counters() {

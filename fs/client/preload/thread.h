@@ -47,8 +47,8 @@ struct alignas(128) Thread {
 /// Of this thread; null before its first use of a file, and in a child of vfork(2), which has the memory of its parent
 /// and descriptors of its own.
 extern thread_local Thread* this_thread __attribute__((tls_model("initial-exec")));
-/// Without membarrier(2).
-extern bool fence_needed;
+/// Without membarrier(2), or since it has been forbidden.
+extern std::atomic<bool> fence_needed;
 
 /// Null if there is no memory for it.
 Thread* enter_thread();
@@ -69,7 +69,8 @@ class Use {
     thread_->depth.store(level_ + 1, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     thread_->slots[level_].store(file, std::memory_order_relaxed);
-    if (__builtin_expect(fence_needed, 0)) std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (__builtin_expect(fence_needed.load(std::memory_order_relaxed), 0))
+      std::atomic_thread_fence(std::memory_order_seq_cst);
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   __attribute__((always_inline)) ~Use() {
