@@ -189,6 +189,7 @@ int plumb_fclose(FILE* stream) {
   return close_by(
       number_of(stream), [stream] { return next.fclose(stream); }, [](int) { return true; });
 }
+int plumb_fclose_2(FILE*) PLUMB_ALIAS("_IO_fclose", "fclose");
 FILE* plumb_freopen(const char* path, const char* mode, FILE* stream) PLUMB_EXPORT("freopen64");
 FILE* plumb_freopen(const char* path, const char* mode, FILE* stream) {
   return close_by(

@@ -119,9 +119,11 @@ extern "C" void plumb_preload_vfork_parent() {
 // in a register, which each of the two has for itself, while the child uses the stack.
 __asm__(R"(
   .text
-  .globl vfork
+  .globl vfork, __vfork
   .type vfork, @function
+  .type __vfork, @function
 vfork:
+__vfork:
   .cfi_startproc
   pop %rdi
   .cfi_adjust_cfa_offset -8
@@ -157,6 +159,7 @@ vfork:
   ret
   .cfi_endproc
   .size vfork, .-vfork
+  .size __vfork, .-__vfork
 )");
 extern "C" void plumb_preload_set_errno(int error) {
   errno = error;
