@@ -296,7 +296,9 @@ void InodeCache::release(InodeNumber number, Inode* object) {
       inode->dying_ = true;  // nobody takes it up again: its number is about to be free
       inode->references_.fetch_add(1, std::memory_order_relaxed);
       unlinked = InodeRef(inode);
-    } else if (inode->is_clean() || shut_down_) {
+    } else if ((inode->is_clean() && inode->leases == nullptr) || shut_down_) {
+      // Nobody has it, so that its lock is not needed. With leases it stays: their programs may outlive a session that
+      // was cut off, and what they store is written back by the unmount.
       map_.erase(it);
       delete inode;
     }
