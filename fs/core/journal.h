@@ -57,8 +57,10 @@ class Journal {
   /// mkfs: two headers, clean, an empty ring. Not drained.
   [[nodiscard]] static Status format(pmem::Device& device, std::uint64_t start_bytes, std::uint64_t epoch);
 
-  /// Before recover(): this mount defers the writeback of data; the headers say so.
+  /// This mount defers the writeback of data; the headers that are written from now on say so. Before recover(), or
+  /// under the transaction lock.
   void set_deferred(bool deferred) { deferred_ = deferred; }
+  [[nodiscard]] bool is_deferred() const { return deferred_; }
   /// Reads the headers and replays to the homes; durable and ready for append() when it returns.
   [[nodiscard]] Result<Recovery> recover();
   /// The same into `apply`, without a store to the device; append() is not possible then.

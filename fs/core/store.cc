@@ -336,6 +336,13 @@ Status Store::checkpoint() {
   return journal_.checkpoint();
 }
 
+Status Store::defer_data() {
+  MutexLock lock(transaction_mutex_);
+  if (journal_.is_deferred()) return {};
+  journal_.set_deferred(true);
+  return journal_.checkpoint();  // writes a header
+}
+
 Status Store::close() {
   MutexLock lock(transaction_mutex_);
   return journal_.close();

@@ -68,6 +68,9 @@ class Store {
   [[nodiscard]] Result<bool> extend_zeroed(DeviceRole role);
   /// Empties the ring (for reclaim of former metadata blocks).
   [[nodiscard]] Status checkpoint();
+  /// From now on data may be in the caches without being in the hands of a request, as with writeback=deferred: after
+  /// an unclean end the next mount flushes it. Durable when it returns; once a mount. Takes the transaction lock.
+  [[nodiscard]] Status defer_data();
   /// The end of a mount: checkpoint and the clean mark.
   [[nodiscard]] Status close();
 

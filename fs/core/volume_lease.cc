@@ -23,7 +23,8 @@
 //
 // What a client has stored and not flushed is in the caches (memory) or in the page cache of the device's file, as
 // after a store through any map. fsync, sync and the interval flush all that is leased for such stores; with the end of
-// a lease it counts as dirty.
+// a lease it counts as dirty. After an unclean end the next mount flushes the devices, as nobody knows any more what
+// was dirty: from the first lease for a map on, the journal's headers say "deferred" (Store::defer_data()).
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -172,6 +173,8 @@ Result<LeaseAnswer> Volume::lease(FileHandle& handle, const LeaseRequest& reques
     end = std::max(end, begin);
     if (end > begin && !v.bad_blocks_of(inode, begin, end).empty()) return fail(EIO);
     if (request.allocate && end > begin) PLUMB_TRY(v.fill_leased_holes(inode, begin, end));
+    // Before the first store through a map: if this daemon dies, the next one has to flush what nobody knows of.
+    if (request.map) PLUMB_TRY(v.store.defer_data());
 
     // From here on nothing fails but for want of slots.
     if (!handle.lease) handle.lease = std::make_shared<HandleLease>();
