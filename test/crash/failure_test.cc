@@ -156,8 +156,8 @@ std::string neither(const Snapshot& seen, const Step& s, const Snapshot& before,
   }
   const Snapshot versions[] = {before, after};
   for (const auto& [key, inode] : seen.inodes) {
-    const std::string foreign =
-        foreign_byte(inode.content, key, {.versions = versions, .shown = shown, .unborn_is_zero = true});
+    const std::string foreign = foreign_byte(
+        inode.content, key, {.versions = versions, .shown = shown, .unborn_is_zero = true}, 0, inode.content.size());
     if (!foreign.empty()) return foreign;
   }
   return {};

@@ -88,6 +88,14 @@ void require(bool ok, const std::string& what) {
   if (!ok) throw std::runtime_error(what);
 }
 
+// Of a volume that was mounted: slots of an earlier mount would be believed.
+std::string slot_text(World& world) {
+  const media::Superblock& sb = world->superblock().media();
+  return must(world->superblock().device(DeviceRole::kMain).is_zero(sb.lease_start, sb.lease_bytes))
+             ? ""
+             : "a lease slot of the mount before is still there";
+}
+
 // Of a volume that was unmounted: whatever had no name is gone.
 std::string orphan_text(Machine& machine) {
   const media::Superblock sb = must(Superblock::read(machine.members())).media();
@@ -176,6 +184,7 @@ class Sieve {
     }
     const bool is_distinct = state_register() ? state_register()(mixed(hash, base_)) : distinct_.insert(hash).second;
     if (is_distinct) ++totals().distinct;
+    if (is_distinct && allowed.has_client_stores()) ++totals().with_clients;
     return true;
   }
 
@@ -292,6 +301,16 @@ MachineImage prepared_image(const Setting& setting, const std::function<void(Act
   return machine.current_image();
 }
 
+static void check_clients(Actor& world, const std::string& moment, const Snapshot& seen) {
+  for (const auto& [name, client] : world.clients()) {
+    try {
+      client.check_blocks(world, seen, world.held());
+    } catch (const BrokenPromise& broken) {
+      throw std::runtime_error(moment + ": " + broken.what());
+    }
+  }
+}
+
 Recording record(Machine& machine, const Setting& setting, const Workload& workload) {
   reset_clock();
   Recording recording;
@@ -316,6 +335,8 @@ Recording record(Machine& machine, const Setting& setting, const Workload& workl
     // A step may be the death of the daemon, and a mount.
     if (!s.is_unmount) recording.unsafe_shutdowns = world->counters().unsafe_shutdowns;
     recording.states.push_back(s.is_unmount ? recording.states.back() : take_snapshot(world, world.held()));
+    recording.client_changes.push_back(world.take_client_changes());
+    if (!s.is_unmount) check_clients(world, workload.name + ", " + s.name, recording.states.back());
   }
   return recording;
 }
@@ -334,6 +355,7 @@ std::string Trial::look_at(const MachineImage& image, const Allowed& allowed) co
     if (std::string text = allowed.wrong_state(seen); !text.empty()) return text;
     if (allowed.is_unmounted() && world->counters().unsafe_shutdowns != recording_.unsafe_shutdowns)
       return "unmounted, and yet not clean";
+    if (std::string text = slot_text(world); !text.empty()) return text;
     work_a_little(world);
   } catch (const std::exception& error) {
     return std::string("mount, reading or working: ") + error.what();

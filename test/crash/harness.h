@@ -20,6 +20,7 @@
 // Thread safety: none; one exploration at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -28,11 +29,12 @@
 #include <utility>
 #include <vector>
 
+#include "test/crash/client.h"
 #include "test/crash/model.h"
 
 namespace plumb::test {
 
-/// A world with open files.
+/// A world with open files, and with clients of the direct path.
 class Actor : public World {
  public:
   Actor(Machine& machine, const Setting& setting)
@@ -51,18 +53,33 @@ class Actor : public World {
     std::vector<InodeRef> all;
     for (const auto& [name, handle] : handles_) all.push_back(handle->inode);
     for (const auto& [name, inode] : inodes_) all.push_back(inode);
+    for (const auto& [name, client] : *clients_)
+      if (!client.is_stale()) all.push_back(client.inode());
     return all;
   }
+  /// Leases do not end by this: clients are as after a session that was cut off.
   void close_all() {
     handles_.clear();
     inodes_.clear();
+    for (auto& [name, client] : *clients_) client.lose_session();
   }
+
+  /// By name; those that are stale live on until their entry goes.
+  [[nodiscard]] std::map<std::string, Client>& clients() { return *clients_; }
+  void note(std::vector<ClientChange> changes) { changes_.insert(changes_.end(), changes.begin(), changes.end()); }
+  /// What clients have done since the last call.
+  [[nodiscard]] std::vector<ClientChange> take_client_changes() { return std::exchange(changes_, {}); }
   /// The daemon dies and is started again. `between` does something to the devices that nobody has mounted.
   void die_and_mount(const std::function<void(Machine&)>& between = {}) {
     close_all();
     die();
     if (between) between(machine_);
-    static_cast<World&>(*this) = World(machine_.members(), setting_.mount_options());
+    MountOptions options = setting_.mount_options();
+    options.has_stale_clients = [weak = std::weak_ptr(clients_)](std::uint64_t) {
+      const auto all = weak.lock();
+      return all && std::any_of(all->begin(), all->end(), [](const auto& c) { return c.second.is_stale(); });
+    };
+    static_cast<World&>(*this) = World(machine_.members(), options);
   }
 
  private:
@@ -70,6 +87,8 @@ class Actor : public World {
   const Setting& setting_;
   std::map<std::string, std::unique_ptr<FileHandle>> handles_;
   std::map<std::string, InodeRef> inodes_;
+  std::shared_ptr<std::map<std::string, Client>> clients_ = std::make_shared<std::map<std::string, Client>>();
+  std::vector<ClientChange> changes_;
 };
 
 [[nodiscard]] inline Step step(std::string name, std::function<void(Actor&)> run) {
@@ -147,13 +166,14 @@ using Judge = std::function<std::string(Machine&)>;
 
 /// Numbers for the last line of a run.
 struct Totals {
-  std::uint64_t points = 0;     // moments
-  std::uint64_t images = 0;     // recovered and looked at
-  std::uint64_t distinct = 0;   // of these: different in what recovery sees of them (recovery_view.h)
-  std::uint64_t repeated = 0;   // left out: the same bytes, at a moment that allows the same
-  std::uint64_t pruned = 0;     // left out: other bytes where recovery does not look
-  std::uint64_t worked_on = 0;  // of the images: worked on at length
-  std::uint64_t nested = 0;     // images of crashes in recovery
+  std::uint64_t points = 0;        // moments
+  std::uint64_t images = 0;        // recovered and looked at
+  std::uint64_t distinct = 0;      // of these: different in what recovery sees of them (recovery_view.h)
+  std::uint64_t repeated = 0;      // left out: the same bytes, at a moment that allows the same
+  std::uint64_t pruned = 0;        // left out: other bytes where recovery does not look
+  std::uint64_t worked_on = 0;     // of the images: worked on at length
+  std::uint64_t nested = 0;        // images of crashes in recovery
+  std::uint64_t with_clients = 0;  // of the distinct ones: after stores of clients
   std::uint64_t violations = 0;
 };
 [[nodiscard]] Totals& totals();

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "test/crash/lease_steps.h"
 #include "test/crash/tree.h"
 
 namespace {
@@ -13,51 +14,29 @@ namespace {
 using namespace plumb;
 using namespace plumb::test;
 
-LeaseRequest to_store(std::uint64_t offset, std::uint64_t length, bool map) {
-  return {.offset_bytes = offset, .length_bytes = length, .write = true, .allocate = map, .map = map, .uid = 0};
+Step lease_step(const char* path, Client::Use use = Client::Use::kWrite) {
+  return in_parts("lease", [=](Actor& a) { lease(a, "A", path, use); });
 }
-
-// What a client does with bytes: stores them into the blocks of its lease. `durable`: and flushes them, where that is
-// done from a program.
-void store_directly(Actor& a, FileHandle& handle, std::uint64_t offset, std::string_view bytes, bool map,
-                    bool durable) {
-  const LeaseAnswer lease = must(a->lease(handle, to_store(offset, bytes.size(), map), 640));
-  pmem::Device& device = a->superblock().device(static_cast<DeviceRole>(lease.member));
-  for (const LeaseAnswer::Piece& piece : lease.extents) {
-    const std::uint64_t from = std::max(offset, piece.file_offset);
-    const std::uint64_t to = std::min(offset + bytes.size(), piece.file_offset + piece.length);
-    if (from >= to) continue;
-    const std::string_view part = bytes.substr(from - offset, to - from);
-    const std::uint64_t at = piece.device_offset + (from - piece.file_offset);
-    must(device.store(at, std::as_bytes(std::span(part))));
-    if (durable && device.is_memory()) must(device.flush(at, part.size()));
-  }
-  if (durable && device.is_memory()) must(device.drain());
-}
-
-void lease_as(Actor& a, std::string_view path) {
-  (void)must(a->lease(a.open_as("h", path), to_store(0, 1, false), 640));
-}
-Step lease_step(const char* path) {
-  return step("lease", [path](Actor& a) { lease_as(a, path); });
+Step map_step(const char* path) {
+  return lease_step(path, Client::Use::kMap);
 }
 // pwrite(2): durable on memory when it returns.
 Step direct_write(std::uint64_t offset, std::string bytes) {
-  return step("direct write", [=](Actor& a) { store_directly(a, a.handle("h"), offset, bytes, false, true); });
+  return in_parts("direct write", [=](Actor& a) { store(a, "A", offset, bytes, true); });
 }
 // Stores through a map, flushed by the program.
-Step map_and_msync(std::uint64_t offset, std::string bytes) {
-  return in_parts("map, store, msync", [=](Actor& a) { store_directly(a, a.handle("h"), offset, bytes, true, true); });
+Step store_and_msync(std::uint64_t offset, std::string bytes) {
+  return in_parts("store, msync", [=](Actor& a) { store(a, "A", offset, bytes, true); });
 }
 // Stores through a map that nobody flushes but the fsync at the end.
-Step map_and_fsync(std::uint64_t offset, std::string bytes) {
-  return in_parts("map, store, fsync", [=](Actor& a) {
-    store_directly(a, a.handle("h"), offset, bytes, true, false);
-    must(a->fsync(a.handle("h"), FsyncMode::kFull));
+Step store_and_fsync(std::uint64_t offset, std::string bytes) {
+  return in_parts("store, fsync", [=](Actor& a) {
+    store(a, "A", offset, bytes, false);
+    fsync_by(a, "A");
   });
 }
 Step end_step() {
-  return in_parts("end", [](Actor& a) { a->end_lease(a.handle("h")); });
+  return in_parts("end", [](Actor& a) { end_lease(a, "A"); });
 }
 
 Workload steps(std::string name, std::vector<Step> list) {
@@ -74,29 +53,21 @@ std::vector<Workload> lease_workloads() {
   return {
       steps("direct writes", {lease_step("f"), direct_write(1000, pattern('d', 3000)),
                               direct_write(0, pattern('e', 5000)), fsync_step("f"), end_step(), sync_step()}),
-      steps("a map, msync", {lease_step("f"), map_and_msync(500, pattern('m', 4000)), end_step(), fsync_step("f")}),
-      steps("a map, fsync", {lease_step("f"), map_and_fsync(500, pattern('m', 4000)),
-                             map_and_fsync(0, pattern('n', 4000)), end_step(), sync_step()}),
+      steps("a map, msync", {map_step("f"), store_and_msync(500, pattern('m', 4000)), end_step(), fsync_step("f")}),
+      steps("a map, fsync", {map_step("f"), store_and_fsync(500, pattern('m', 4000)),
+                             store_and_fsync(0, pattern('n', 4000)), end_step(), sync_step()}),
       steps("a map ends, fsync afterwards",
-            {lease_step("f"), in_parts("store, end, fsync",
-                                       [](Actor& a) {
-                                         store_directly(a, a.handle("h"), 500, pattern('m', 4000), true, false);
-                                         a->end_lease(a.handle("h"));
-                                         a.fsync("f");
-                                       })}),
+            {map_step("f"), in_parts("store", [](Actor& a) { store(a, "A", 500, pattern('m', 4000), false); }),
+             end_step(), fsync_step("f")}),
       steps("a map over holes",
-            {lease_step("scattered"), map_and_fsync(0, pattern('h', 20'000)), end_step(), reclaim_step()}),
+            {map_step("scattered"), store_and_fsync(0, pattern('h', 20'000)), end_step(), reclaim_step()}),
       steps(
           "truncate under a lease, and up again",
           {lease_step("f"), direct_write(2000, pattern('1', 2000)), truncate_step("f", 2500), reclaim_step(),
            direct_write(0, pattern('2', 2500)), truncate_step("f", 9000), fsync_step("f"), end_step(), reclaim_step()}),
       steps("stores behind the end, then an extension",
-            {lease_step("f"), truncate_step("f", 2500),
-             step("store behind the end",
-                  [](Actor& a) {
-                    // A lease ends with the block of the end.
-                    store_directly(a, a.handle("h"), 2500, std::string(1000, 'S'), false, true);
-                  }),
+            {map_step("f"), truncate_step("f", 2500),
+             in_parts("store behind the end", [](Actor& a) { store(a, "A", 2500, std::string(3000, 'S'), true); }),
              truncate_step("f", 5000), fsync_step("f"), end_step(), sync_step()}),
       steps("truncate to nothing under a lease, then unlink",
             {lease_step("g"), direct_write(0, pattern('1', 1000)), truncate_step("g", 0), reclaim_step(),
@@ -113,7 +84,15 @@ std::vector<Workload> lease_workloads() {
              step("close", [](Actor& a) { a.close_all(); }), reclaim_step(), sync_step()}),
       steps("the daemon dies with leases",
             {lease_step("f"), truncate_step("f", 100), step("die and mount", [](Actor& a) { a.die_and_mount(); }),
-             lease_step("f"), direct_write(0, pattern('2', 100)), end_step(), unmount_step()}),
+             step("the program ends", [](Actor& a) { end_all_leases(a); }), lease_step("f"),
+             direct_write(0, pattern('2', 100)), end_step(), unmount_step()}),
+      steps("the daemon dies, the program lives on",
+            {map_step("f"), in_parts("store", [](Actor& a) { store(a, "A", 0, pattern('1', 6000), false); }),
+             step("die and mount", [](Actor& a) { a.die_and_mount(); }), fsync_step("f"),
+             step("unlink", [](Actor& a) { a.unlink("f"); }), step("unlink", [](Actor& a) { a.unlink("d/f2"); }),
+             reclaim_step(), step("write", [](Actor& a) { a.write("g", 0, pattern('w', 20'000)); }),
+             in_parts("store", [](Actor& a) { store(a, "A", 0, pattern('2', 6000), true); }),
+             step("the program ends", [](Actor& a) { end_all_leases(a); }), reclaim_step(), unmount_step()}),
       steps("unmount with leases", {lease_step("f"), truncate_step("f", 100), unmount_step()}),
       steps("move into aligned chunks", {in_parts("align",
                                                   [](Actor& a) {
@@ -126,7 +105,7 @@ std::vector<Workload> lease_workloads() {
 }
 
 // A file of one chunk and a bit, in several pieces that are not aligned.
-void make_lease_tree(Actor& a) {
+void make_big_tree(Actor& a) {
   make_tree(a);
   a.create("big");
   const auto handle = a.open("big");
@@ -140,7 +119,7 @@ void make_lease_tree(Actor& a) {
 
 TEST_CASE("crash: leases", "[crash][lease]") {
   const Setting& setting = settings()[GENERATE(from_range(chosen({0, 1, 2, 3, 4}, {0, 2, 3})))];
-  const MachineImage base = prepared_image(setting, make_lease_tree);
+  const MachineImage base = prepared_image(setting, make_big_tree);
   for (const Workload& workload : lease_workloads()) {
     const std::string problem = crash_everywhere(base, setting, workload);
     INFO(problem);

@@ -18,18 +18,45 @@ Allowed::Allowed(std::uint64_t tick, const Setting& setting, const Workload& wor
       durable_all_ = i + 1;
       least_ = std::max(least_, i + 1);
     }
-    if (!s.syncs_file.empty()) promise_file(s.syncs_file, i + 1, false);
-    if (!s.syncs_data_of.empty()) promise_file(s.syncs_data_of, i + 1, true);
+    if (!s.syncs_file.empty()) promise_path(s.syncs_file, i + 1, false);
+    if (!s.syncs_data_of.empty()) promise_path(s.syncs_data_of, i + 1, true);
+    follow_clients(i, recording.client_changes[i]);
+  }
+  if (flies) has_client_stores_ = has_client_stores_ || !recording.client_changes[answered_].empty();
+}
+
+// Of step number `step`, from 0, which was answered.
+void Allowed::follow_clients(std::size_t step, const std::vector<ClientChange>& changes) {
+  const Step& s = workload_.steps[step];
+  if (s.syncs_all) client_bytes_.sync({});
+  for (const ClientChange& change : changes) {
+    if (change.kind == ClientChange::Kind::kSynced)
+      promise_file(change.file, step + 1, false);
+    else
+      has_client_stores_ = true;
+    client_bytes_.apply(step, change);
+  }
+  if (!setting_.has_memory_log() || !changes.empty()) return;
+  // With a log in memory what the daemon changes is durable now, and cannot be undone: also where a client had stored.
+  for (const auto& [key, file] : client_bytes_.all()) {
+    const auto before = states_[step].inodes.find(key);
+    const auto after = states_[step + 1].inodes.find(key);
+    if (before == states_[step].inodes.end() || after == states_[step + 1].inodes.end()) continue;
+    if (setting_.is_immediate(after->second.attributes.flags))
+      client_bytes_.overwrite(key, before->second.content, after->second.content);
   }
 }
 
 // An fsync or fdatasync was answered as step number `steps`, from 1.
-void Allowed::promise_file(const std::string& path, std::size_t steps, bool data_only) {
+void Allowed::promise_path(const std::string& path, std::size_t steps, bool data_only) {
+  const auto it = states_[steps].names.find(path);
+  if (it != states_[steps].names.end()) promise_file(it->second, steps, data_only);
+}
+
+void Allowed::promise_file(InodeKey key, std::size_t steps, bool data_only) {
   const Snapshot& now = states_[steps];
-  const auto it = now.names.find(path);
-  if (it == now.names.end()) return;
-  const InodeKey key = it->second;
   durable_[key] = steps;
+  client_bytes_.sync(key);
   // All metadata up to the last record about that file.
   const auto is_same = [&](const Snapshot& older) {
     if (!data_only) return same_inode(older, now, key);
@@ -60,10 +87,32 @@ std::string Allowed::wrong_bytes_of(InodeKey key, const VisibleInode& inode, std
     // The record came last: all bytes are there.
     since = shown;
   }
-  const ByteSources sources{.versions = states_.subspan(since, most_ + 1 - since),
-                            .shown = shown - std::min(shown, since),
-                            .unborn_is_zero = !is_immediate};
-  return foreign_byte(inode.content, key, sources);
+  const auto look = [&](std::uint64_t begin, std::uint64_t end, std::size_t from, bool is_torn) {
+    const ByteSources sources{.versions = states_.subspan(from, most_ + 1 - from),
+                              .shown = shown - std::min(shown, from),
+                              .unborn_is_zero = !is_immediate,
+                              .words_are_whole = is_torn && is_immediate && setting_.has_memory_log()};
+    return foreign_byte(inode.content, key, sources, begin, end);
+  };
+  const ClientBytes::OfFile* const by_clients = client_bytes_.of(key);
+  if (by_clients == nullptr) return look(0, inode.content.size(), since, false);
+  std::vector<std::uint64_t> edges{0, inode.content.size()};
+  by_clients->oldest.append_edges(edges);
+  by_clients->oldest_stale.append_edges(edges);
+  by_clients->durable.append_edges(edges);
+  std::sort(edges.begin(), edges.end());
+  for (std::size_t i = 1; i < edges.size() && edges[i - 1] < inode.content.size(); ++i) {
+    const std::uint64_t begin = edges[i - 1];
+    if (begin == edges[i]) continue;
+    std::size_t from = since;
+    // Durable, if the record that made the blocks the file's is.
+    if (const auto durable = by_clients->durable.at(begin)) from = std::max(from, std::min(*durable, shown));
+    const auto oldest = by_clients->oldest_at(begin);
+    if (oldest) from = std::min(from, *oldest);
+    std::string what = look(begin, std::min<std::uint64_t>(edges[i], inode.content.size()), from, oldest.has_value());
+    if (!what.empty()) return what;
+  }
+  return {};
 }
 
 std::string Allowed::wrong_bytes(const Snapshot& seen, std::size_t shown) const {

@@ -4,8 +4,10 @@
 //   memory      every step that was answered is there, the one in flight is there or not, nothing in between;
 //   page-cached the steps in order up to any one since the last fsync or sync that was answered;
 //   bytes       of a file whose device is memory, immediate: as in the state shown; else each byte one that the file
-//   held
-//               since it was last made durable, or zero where its block was new: so never one of another file.
+//               held since it was last made durable, or zero where its block was new: so never one of another file.
+//   clients     what one has stored past the daemon is old or new, each aligned word whole on a memory device, until
+//               it is made durable: by the client, in whatever mode, or by an fsync, a sync, the unmount; bytes beside
+//               it are as above (client_bytes.h).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "test/crash/client_bytes.h"
 #include "test/crash/setting.h"
 #include "test/crash/snapshot.h"
 
@@ -46,9 +49,10 @@ struct Workload {
 };
 
 struct Recording {
-  std::vector<Snapshot> states;         // states[0] before, states[i + 1] after step i
-  std::vector<std::uint64_t> begun;     // tick when step i was called
-  std::vector<std::uint64_t> answered;  // and when it returned
+  std::vector<Snapshot> states;                           // states[0] before, states[i + 1] after step i
+  std::vector<std::uint64_t> begun;                       // tick when step i was called
+  std::vector<std::uint64_t> answered;                    // and when it returned
+  std::vector<std::vector<ClientChange>> client_changes;  // of step i
   std::uint64_t unsafe_shutdowns = 0;
 };
 
@@ -63,6 +67,8 @@ class Allowed {
   [[nodiscard]] std::string moment() const;
   /// Moments with the same number allow the same.
   [[nodiscard]] std::uint64_t number() const { return 2 * answered_ + (in_flight_ != nullptr ? 1 : 0); }
+  /// Something was stored past the daemon before this moment.
+  [[nodiscard]] bool has_client_stores() const { return has_client_stores_; }
   [[nodiscard]] bool is_unmounted() const { return answered_ != 0 && workload_.steps[answered_ - 1].is_unmount; }
 
  private:
@@ -70,7 +76,9 @@ class Allowed {
   [[nodiscard]] std::string wrong_bytes_of(InodeKey key, const VisibleInode& inode, std::size_t shown,
                                            bool is_record_empty) const;
 
-  void promise_file(const std::string& path, std::size_t steps, bool data_only);
+  void promise_path(const std::string& path, std::size_t steps, bool data_only);
+  void promise_file(InodeKey key, std::size_t steps, bool data_only);
+  void follow_clients(std::size_t step, const std::vector<ClientChange>& changes);
 
   const Setting& setting_;
   const Workload& workload_;
@@ -80,6 +88,8 @@ class Allowed {
   const Step* in_flight_ = nullptr;
   std::map<InodeKey, std::size_t> durable_;  // bytes of a file are durable as of this state; else of durable_all_
   std::size_t durable_all_ = 0;
+  ClientBytes client_bytes_;
+  bool has_client_stores_ = false;
 };
 
 }  // namespace plumb::test

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kPairsForEachTriple = 6;
 constexpr std::size_t kPairsForEachRandom = 40;
+constexpr std::size_t kPairsForEachLeases = 20;
 constexpr std::size_t kPairsForEachWrapping = 200;
 
 std::string joined(const std::vector<std::string>& parts) {
@@ -79,6 +80,8 @@ std::vector<Unit> schedule(const std::vector<std::size_t>& settings, std::uint64
       }
       if (count % kPairsForEachRandom == 0)
         units.push_back({any_setting(), SequenceKind::kRandom, "random " + std::to_string(random() % 1'000'000)});
+      if (count % kPairsForEachLeases == 0)
+        units.push_back({any_setting(), SequenceKind::kLeases, "leases " + std::to_string(random() % 1'000'000)});
       if (count % kPairsForEachWrapping == 0)
         units.push_back({any_setting(), SequenceKind::kWrapping, "wrapping " + std::to_string(random() % 1'000'000)});
     }

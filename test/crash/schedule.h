@@ -3,7 +3,7 @@
 // Of one operation: every one on every setting, alone and with each sync behind it. Of two: every pair on every
 // setting, with a sync at one of the places; which one goes round with the settings, so that each pair meets all of
 // them. In rounds: the first round has every pair once, on some setting. Between them a sample of three, random
-// sequences, and sequences whose log wraps, from the seed.
+// sequences, those with clients of the direct path, and sequences whose log wraps, from the seed.
 #pragma once
 
 #include <cstddef>

@@ -8,6 +8,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "test/crash/lease_steps.h"
 #include "test/crash/random_steps.h"
 #include "test/crash/tree.h"
 
@@ -19,6 +20,7 @@ constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 constexpr int kZero = FALLOC_FL_ZERO_RANGE;
 constexpr std::string_view kSeparator = "; ";
 constexpr std::string_view kRandom = "random ";
+constexpr std::string_view kLeases = "leases ";
 constexpr std::string_view kWrapping = "wrapping ";
 
 CreateRequest file_request() {
@@ -74,7 +76,12 @@ std::vector<Operation> name_operations() {
          a.open_as("h", "g");
          a.rename("f", "g");
        }},
-      {"close all", "d", [](Actor& a) { a.close_all(); }},
+      {"close all", "d",
+       [](Actor& a) {
+         end_all_leases(a);
+         a.close_all();
+       },
+       true},
       {"create unnamed", "d",
        [](Actor& a) { a.inode("unnamed") = must(a->create_unnamed(*a.find("d"), file_request())).inode; }},
       {"link unnamed n", "n", [](Actor& a) { must(a->link(unnamed(a), *a->root(), "n")); }},
@@ -135,6 +142,41 @@ std::vector<Operation> attribute_operations() {
       {"reclaim", "f", [](Actor& a) { must(a->run_reclaim()); }},
       {"die and mount", "f", [](Actor& a) { a.die_and_mount(); }},
   };
+}
+
+// Of one client, A. An operation that takes a lease may be followed by any of the others, and by what the daemon does
+// to a file that is leased, mapped, or has stores that are not durable.
+std::vector<Operation> lease_operations() {
+  constexpr auto kRead = Client::Use::kRead;
+  constexpr auto kWrite = Client::Use::kWrite;
+  constexpr auto kMap = Client::Use::kMap;
+  std::vector<Operation> all{
+      {"lease f to read", "f", [](Actor& a) { lease(a, "A", "f", kRead); }},
+      {"map f", "f", [](Actor& a) { lease(a, "A", "f", kMap); }},
+      {"map g, store", "g",
+       [](Actor& a) {
+         lease(a, "A", "g", kMap);
+         store(a, "A", 2500, pattern('P', 9000), false);
+       }},
+      {"map f, store", "f",
+       [](Actor& a) {
+         lease(a, "A", "f", kMap);
+         store(a, "A", 1003, pattern('Q', 3000), false);
+       }},
+      {"write f directly", "f",
+       [](Actor& a) {
+         lease(a, "A", "f", kWrite);
+         store(a, "A", 3001, pattern('R', 2500), true);
+       }},
+      {"store again", "f", [](Actor& a) { store_anywhere(a, "A", 555, pattern('T', 5000), false); }},
+      {"store again and persist", "f", [](Actor& a) { store_anywhere(a, "A", 2222, pattern('U', 3000), true); }},
+      {"persist the map", "f", [](Actor& a) { persist(a, "A"); }},
+      {"fsync by the client", "f", [](Actor& a) { fsync_by(a, "A"); }},
+      {"end the leases", "f", [](Actor& a) { end_all_leases(a); }},
+      {"align f", "f", [](Actor& a) { align(a, "f"); }},
+  };
+  for (Operation& operation : all) operation.is_in_parts = true;
+  return all;
 }
 
 const Operation* find_operation(std::string_view name) {
@@ -216,7 +258,7 @@ std::vector<Step> wrapping_steps(std::uint64_t seed) {
 std::span<const Operation> operations() {
   static const std::vector<Operation> all = [] {
     std::vector<Operation> list = name_operations();
-    for (const auto& more : {data_operations(), attribute_operations()})
+    for (const auto& more : {data_operations(), attribute_operations(), lease_operations()})
       list.insert(list.end(), more.begin(), more.end());
     return list;
   }();
@@ -229,6 +271,7 @@ std::vector<std::string> syncs_after(const Operation& operation) {
 
 SequenceKind kind_of(std::string_view name) {
   if (name.starts_with(kRandom)) return SequenceKind::kRandom;
+  if (name.starts_with(kLeases)) return SequenceKind::kLeases;
   if (name.starts_with(kWrapping)) return SequenceKind::kWrapping;
   const std::vector<std::string> parts = parts_of(name);
   const auto count = std::count_if(parts.begin(), parts.end(),
@@ -238,9 +281,10 @@ SequenceKind kind_of(std::string_view name) {
 
 Workload sequence(const std::string& name) {
   Workload workload{.name = name, .steps = {}};
-  if (name.starts_with(kRandom)) {
-    const std::uint64_t seed = number_after(name, kRandom);
-    workload.steps = random_steps(seed, 24);
+  if (name.starts_with(kRandom) || name.starts_with(kLeases)) {
+    const bool has_leases = name.starts_with(kLeases);
+    const std::uint64_t seed = number_after(name, has_leases ? kLeases : kRandom);
+    workload.steps = has_leases ? lease_steps(seed, 24) : random_steps(seed, 24);
     if (seed % 3 == 0) workload.steps.push_back(unmount_step());
     return workload;
   }
@@ -274,6 +318,7 @@ Effort effort_for(SequenceKind kind, const Setting& setting) {
       effort.random = 4;
       break;
     case SequenceKind::kRandom:
+    case SequenceKind::kLeases:
     case SequenceKind::kWrapping:
       effort.systematic = 10;
       effort.most_points = 60;
@@ -286,6 +331,18 @@ Effort effort_for(SequenceKind kind, const Setting& setting) {
     effort.systematic *= 2;
   }
   return effort;
+}
+
+std::function<void(Actor&)> tree_of(SequenceKind kind) {
+  switch (kind) {
+    case SequenceKind::kRandom:
+    case SequenceKind::kWrapping:
+      return make_random_tree;
+    case SequenceKind::kLeases:
+      return make_lease_tree;
+    default:
+      return make_small_tree;
+  }
 }
 
 void make_small_tree(Actor& a) {

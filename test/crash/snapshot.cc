@@ -208,7 +208,9 @@ std::string content_difference(const Snapshot& seen, const Snapshot& expected) {
   return {};
 }
 
-std::string foreign_byte(const std::string& content, InodeKey key, const ByteSources& sources) {
+std::string foreign_byte(const std::string& content, InodeKey key, const ByteSources& sources, std::size_t begin,
+                         std::size_t end) {
+  constexpr std::size_t kWord = 8;
   struct Version {
     const std::string* bytes;
     std::size_t good_below;  // bytes from there on were cut off between this version and the one shown
@@ -226,17 +228,29 @@ std::string foreign_byte(const std::string& content, InodeKey key, const ByteSou
   };
   const std::size_t shown = std::min(sources.shown, sources.versions.size() - 1);
   std::size_t cut = add(shown, std::string::npos);
-  if (!versions.empty() && *versions.front().bytes == content) return {};
+  const std::string_view looked_at = std::string_view(content).substr(begin, end - begin);
+  if (!versions.empty() && versions.front().bytes->size() == content.size() &&
+      std::string_view(*versions.front().bytes).substr(begin, end - begin) == looked_at)
+    return {};
   for (std::size_t i = shown, older = cut; i-- > 0;) older = add(i, older);
   for (std::size_t i = shown + 1; i < sources.versions.size(); ++i) {
     const auto it = sources.versions[i].inodes.find(key);
     if (it != sources.versions[i].inodes.end()) cut = std::min(cut, it->second.content.size());
     (void)add(i, cut);
   }
-  for (std::size_t i = 0; i < content.size(); ++i) {
-    if (zero && content[i] == '\0') continue;
+  const auto is_of = [&](const Version& version, std::size_t i) {
+    return i < version.good_below && content[i] == (i < version.bytes->size() ? (*version.bytes)[i] : '\0');
+  };
+  for (std::size_t i = begin, next = begin; i < end; i = next) {
+    next = sources.words_are_whole && i % kWord == 0 && end - i >= kWord ? i + kWord : i + 1;
+    const auto all_of = [&](const auto& is_so) {
+      for (std::size_t at = i; at < next; ++at)
+        if (!is_so(at)) return false;
+      return true;
+    };
+    if (zero && all_of([&](std::size_t at) { return content[at] == '\0'; })) continue;
     const bool known = std::any_of(versions.begin(), versions.end(), [&](const Version& version) {
-      return i < version.good_below && content[i] == (i < version.bytes->size() ? (*version.bytes)[i] : '\0');
+      return all_of([&](std::size_t at) { return is_of(version, at); });
     });
     if (known) continue;
     char byte[8];

@@ -54,9 +54,11 @@ struct ByteSources {
   // Which of them the metadata is of. Bytes that a truncate between an older version and it cut off do not come back;
   // bytes that a later one cuts off are not touched while it has not happened.
   std::size_t shown = 0;
-  bool unborn_is_zero = false;  // also zero where the file is not in all versions
+  bool unborn_is_zero = false;   // also zero where the file is not in all versions
+  bool words_are_whole = false;  // the bytes of an aligned 8-byte word are all of one version
 };
-/// Empty, or which byte of `content` comes from nowhere.
-[[nodiscard]] std::string foreign_byte(const std::string& content, InodeKey key, const ByteSources& sources);
+/// Empty, or which byte in [begin, end) of `content` comes from nowhere; of a word, its first one.
+[[nodiscard]] std::string foreign_byte(const std::string& content, InodeKey key, const ByteSources& sources,
+                                       std::size_t begin, std::size_t end);
 
 }  // namespace plumb::test

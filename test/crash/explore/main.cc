@@ -22,7 +22,6 @@
 #include <thread>
 
 #include "test/crash/explore/shared.h"
-#include "test/crash/random_steps.h"
 #include "test/crash/schedule.h"
 
 namespace plumb::test {
@@ -35,7 +34,8 @@ struct Options {
   double seconds = 0;        // 0: no limit
   std::uint64_t seed = 0;
   unsigned jobs = 1;
-  std::vector<std::string> settings;  // parts of names
+  std::vector<std::string> settings;   // parts of names
+  std::vector<std::string> sequences;  // the same
   bool is_listed = false;
 };
 
@@ -54,26 +54,34 @@ std::vector<std::size_t> wanted_settings(const Options& options) {
   return wanted;
 }
 
+bool is_wanted(const Unit& unit, const Options& options) {
+  const auto is_part = [&](const std::string& part) { return unit.workload.find(part) != std::string::npos; };
+  return options.sequences.empty() || std::any_of(options.sequences.begin(), options.sequences.end(), is_part);
+}
+
 // The devices that sequences begin on, made when they are first needed.
 class Bases {
  public:
   const MachineImage& of(const Unit& unit) {
-    const bool is_random = unit.kind == SequenceKind::kRandom || unit.kind == SequenceKind::kWrapping;
-    std::unique_ptr<MachineImage>& base = bases_[{unit.setting, is_random}];
+    std::unique_ptr<MachineImage>& base = bases_[{unit.setting, unit.kind}];
     if (!base)
-      base = std::make_unique<MachineImage>(
-          prepared_image(explored_settings()[unit.setting], is_random ? make_random_tree : make_small_tree));
+      base = std::make_unique<MachineImage>(prepared_image(explored_settings()[unit.setting], tree_of(unit.kind)));
     return *base;
   }
 
  private:
-  std::map<std::pair<std::size_t, bool>, std::unique_ptr<MachineImage>> bases_;
+  std::map<std::pair<std::size_t, SequenceKind>, std::unique_ptr<MachineImage>> bases_;
 };
 
 // Empty, or the violation.
 std::string explore(const Unit& unit, Bases& bases) {
   const Setting& setting = explored_settings()[unit.setting];
-  return crash_everywhere(bases.of(unit), setting, sequence(unit.workload), effort_for(unit.kind, setting));
+  const Workload workload = sequence(unit.workload);
+  std::string problem = crash_everywhere(bases.of(unit), setting, workload, effort_for(unit.kind, setting));
+  if (problem.empty()) return {};
+  problem += "\n    steps:";
+  for (const Step& s : workload.steps) problem += " " + s.name + ";";
+  return problem;
 }
 
 // In one call, so that those of two processes do not mix.
@@ -90,6 +98,7 @@ void add(const Totals& more, Totals& sum) {
   sum.pruned += more.pruned;
   sum.worked_on += more.worked_on;
   sum.nested += more.nested;
+  sum.with_clients += more.with_clients;
   sum.violations += more.violations;
 }
 
@@ -193,7 +202,7 @@ class Run {
   }
 
   void report_units() const {
-    static constexpr const char* kNames[] = {"one operation", "two", "three", "random", "wrapping log"};
+    static constexpr const char* kNames[] = {"one operation", "two", "three", "random", "leases", "wrapping log"};
     for (std::size_t kind = 0; kind < std::size(kNames); ++kind) {
       std::size_t done = 0, all = 0;
       for (std::size_t i = 0; i < units_.size(); ++i) {
@@ -224,12 +233,12 @@ class Run {
     print("all", all);
     report_units();
     std::printf(
-        "%llu distinct crash states and %llu of crashes in recovery, %llu worked on at length, in %.0f s: %.0f a "
-        "second "
-        "by %u processes; violations: %llu; seed %llu\n",
-        static_cast<unsigned long long>(all.distinct), static_cast<unsigned long long>(all.nested),
-        static_cast<unsigned long long>(all.worked_on), seconds, static_cast<double>(all.images + all.nested) / seconds,
-        options_.jobs, static_cast<unsigned long long>(all.violations), static_cast<unsigned long long>(options_.seed));
+        "%llu distinct crash states, %llu of them after stores of clients, and %llu of crashes in recovery, %llu "
+        "worked on at length, in %.0f s: %.0f a second by %u processes; violations: %llu; seed %llu\n",
+        static_cast<unsigned long long>(all.distinct), static_cast<unsigned long long>(all.with_clients),
+        static_cast<unsigned long long>(all.nested), static_cast<unsigned long long>(all.worked_on), seconds,
+        static_cast<double>(all.images + all.nested) / seconds, options_.jobs,
+        static_cast<unsigned long long>(all.violations), static_cast<unsigned long long>(options_.seed));
   }
 
   const Options& options_;
@@ -268,6 +277,9 @@ int run(int argc, char** argv) {
   app.add_option("--seed", options.seed, "Of everything that is random (default: a new one, printed)")->type_name("X");
   app.add_option("--setting", options.settings, "Only settings with this in their name; may be given more than once")
       ->type_name("TEXT");
+  app.add_option("--sequence", options.sequences,
+                 "Only sequences with this in their name (\"leases \", \"truncate f\"); may be given more than once")
+      ->type_name("TEXT");
   app.add_option("--jobs", options.jobs, "Processes (default: one for each processor)")
       ->type_name("N")
       ->check(CLI::Range(1u, static_cast<unsigned>(kMostProcesses)));
@@ -292,7 +304,12 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "plumb_crash_explore: no setting has that in its name; see --list\n");
     return 2;
   }
-  const std::vector<Unit> units = schedule(settings, options.seed, options.seconds != 0);
+  std::vector<Unit> units = schedule(settings, options.seed, options.seconds != 0);
+  std::erase_if(units, [&](const Unit& unit) { return !is_wanted(unit, options); });
+  if (units.empty()) {
+    std::fprintf(stderr, "plumb_crash_explore: no sequence has that in its name; see test/crash/sequence.cc\n");
+    return 2;
+  }
   if (options.is_listed) {
     for (const std::size_t setting : settings) std::printf("%s\n", explored_settings()[setting].name);
     std::printf("%zu sequences, of %zu operations\n", units.size(), operations().size());
