@@ -332,8 +332,8 @@ void note_duplicated(int from, int to) {
 }
 
 void note_flags(int fd) {
-  struct stat status {};
-  if (raw::call(SYS_fstat, fd, &status) != 0 || !S_ISREG(status.st_mode)) return;
+  Status status;
+  if (!find_status(fd, &status) || !status.is_regular) return;
   for_each_file(0, ~0U, [&](int other) {
     const std::atomic<std::uint64_t>* const place = find_place(other);
     const Entry entry = load(place);
@@ -341,7 +341,7 @@ void note_flags(int fd) {
     File* const file = entry.file();
     const Use use(file);
     if (!use || !(load(place) == entry)) return;
-    if (file->inode->device != status.st_dev || file->inode->number != status.st_ino) return;
+    if (file->inode->device != status.device || file->inode->number != status.inode) return;
     const long flags = raw::call(SYS_fcntl, other, F_GETFL);
     if (raw::failed(flags) || !(load(place) == entry)) return;
     file->writes.store(may_write(*file, static_cast<int>(flags)), std::memory_order_relaxed);
