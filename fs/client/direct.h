@@ -77,6 +77,12 @@ class Mount {
 /// What a direct operation answers when it has done nothing and the kernel is to be asked.
 inline constexpr ssize_t kNotHere = -4096;
 
+/// Bytes of a file beside those that were asked for: the rest of the device pages that a map begins and ends in.
+struct Padding {
+  std::uint64_t before = 0;
+  std::uint64_t after = 0;
+};
+
 /// The leased extents of one open file description. The owner keeps the description open, and calls no function while
 /// or after it closes it (the blocks may be anybody's then). A map that outlives the description needs an anchor: a map
 /// of one page of the file itself, PROT_NONE and MAP_PRIVATE.
@@ -88,6 +94,11 @@ class DirectFile {
   /// nullptr with `*error` if the file cannot be used directly; as kIocLease, and as Mount::of().
   static DirectFile* open(int fd, bool writable, int* error, char* why, std::size_t why_bytes) noexcept;
   static void destroy(DirectFile* file) noexcept;
+
+  /// Before the first lease of a file that is going to be mapped with shared pages, open for writing: has the daemon
+  /// move it where otherwise no map could be made, as it does not lie in whole device pages or in too many pieces.
+  /// What cannot be moved stays: the map will say why not.
+  static void prepare_map(int fd) noexcept;
 
   /// pread(2) of bytes that are allocated; as pread(2) at the end of the file. kNotHere: holes, no lease.
   ssize_t read(void* to, std::size_t length, std::uint64_t offset) noexcept;
@@ -109,8 +120,16 @@ class DirectFile {
   /// (EOPNOTSUPP where the device cannot), MAP_PRIVATE (then nothing is filled or flushed), MAP_POPULATE and MAP_LOCKED
   /// passed on. 0 or -1 with errno: ENXIO: holes that may not be filled; EINVAL: alignment (device align, blocks below
   /// the page); EACCES: not open for writing; ENOMEM: too many maps; what opening the device says. After an error in
-  /// the middle the range is PROT_NONE memory of nobody's.
-  int map(void* address, std::size_t length, std::uint64_t offset, int protection, bool may_write, int flags) noexcept;
+  /// the middle the range is PROT_NONE memory of nobody's. With `padding` (of find_padding()) that much is mapped
+  /// before and behind it as well, where the addresses are the caller's, too.
+  int map(void* address, std::size_t length, std::uint64_t offset, int protection, bool may_write, int flags,
+          const Padding& padding = {}) noexcept;
+  /// What a map of [offset, offset + length) needs around it because its device maps pages of align_bytes() only. All
+  /// of it is this file's, allocated and within its size, or it is EINVAL. Other errors as map(); holes of the range
+  /// itself are filled for a map that `stores`.
+  int find_padding(std::size_t length, std::uint64_t offset, bool stores, Padding* padding) noexcept;
+  /// Of the file's device: maps begin and end at multiples of it, on the device and in memory.
+  [[nodiscard]] std::uint64_t align_bytes() const { return mount_->devices().members[member_].align_bytes; }
 
   /// Size now. False: the daemon of the lease is gone.
   bool size(std::uint64_t* bytes) const noexcept;
@@ -130,6 +149,7 @@ class DirectFile {
   int ask(protocol::Lease* lease, std::uint64_t offset, std::uint64_t length, std::uint32_t flags) const noexcept;
   int start(bool writable) noexcept;
   int add(const protocol::Lease& lease) noexcept;
+  int learn_for_map(std::uint64_t bytes, std::uint64_t offset, bool stores, std::uint32_t flags) noexcept;
   [[nodiscard]] bool is_alive() const noexcept;
   std::size_t find_settled(std::uint64_t offset, std::uint64_t length, ExtentTable::Piece* pieces,
                            std::size_t max) const noexcept;

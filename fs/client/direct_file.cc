@@ -97,6 +97,28 @@ int DirectFile::start(bool writable) noexcept {
   return error;
 }
 
+void DirectFile::prepare_map(int fd) noexcept {
+  int error = 0;
+  const Mount* mount = Mount::of(fd, true, &error, nullptr, 0);
+  if (mount == nullptr || mount->devices().slot_count == 0) return;
+  protocol::Align question = {};
+  question.version = protocol::kVersion;
+  if (mount->devices().members[0].align_bytes == kPageBytes) {
+    // As the kernel knows it: there are no more pieces than blocks.
+    struct statx status = {};
+    const bool is_known = kernel::stat_cached(fd, STATX_BLOCKS, &status) == 0;
+    if (!is_known || status.stx_blocks * 512 / mount->devices().block_size_bytes <= kMostPieces) return;
+    question.most_pieces = kMostPieces;
+  }
+  // The kernel tells the daemon of a close, which may have ended the last lease, when it gets round to it.
+  constexpr int kTries = 20;
+  for (int i = 0; i < kTries; ++i) {
+    if (kernel::control(fd, protocol::kIocAlign, &question) == 0 || errno != EBUSY) return;
+    const timespec wait = {0, 1'000'000};
+    nanosleep(&wait, nullptr);
+  }
+}
+
 DirectFile* DirectFile::open(int fd, bool writable, int* error, char* why, std::size_t why_bytes) noexcept {
   const Mount* mount = Mount::of(fd, writable, error, why, why_bytes);
   if (mount == nullptr) return nullptr;
@@ -291,29 +313,62 @@ int DirectFile::map_opened(int fd, char* address, std::uint64_t length, std::uin
   return error;
 }
 
-int DirectFile::map(void* address, std::size_t length, std::uint64_t offset, int protection, bool may_write,
-                    int flags) noexcept {
-  const std::uint64_t align = mount_->devices().members[member_].align_bytes;
-  const std::uint64_t bytes = round_up(length, kPageBytes);
-  if (mount_->devices().block_size_bytes < kPageBytes || bytes == 0 || offset > std::uint64_t{INT64_MAX} - bytes ||
-      offset % kPageBytes != 0 || reinterpret_cast<std::uintptr_t>(address) % align != 0 || bytes % align != 0) {
+// What every map of [offset, offset + bytes) needs; the blocks, and the holes as blocks if it stores.
+int DirectFile::learn_for_map(std::uint64_t bytes, std::uint64_t offset, bool stores, std::uint32_t flags) noexcept {
+  const std::uint64_t block = mount_->devices().block_size_bytes;
+  if (block < kPageBytes || bytes == 0 || offset > std::uint64_t{INT64_MAX} - bytes || offset % kPageBytes != 0) {
     return fail(EINVAL);
   }
-  const bool is_private = (flags & MAP_TYPE) == MAP_PRIVATE;
-  if ((flags & MAP_SYNC) != 0 && (is_private || !mount_->is_map_sync(member_))) return fail(EOPNOTSUPP);
-  const bool stores = !is_private && (may_write || (protection & PROT_WRITE) != 0);
   if (stores && !writable_) return fail(EACCES);
   std::uint64_t end = 0;
   if (!size(&end)) return fail(ENOTCONN);
-  if (offset + bytes > round_up(end, mount_->devices().block_size_bytes)) return fail(ENXIO);
-  const std::uint32_t lease_flags = stores ? protocol::kLeaseWrite | protocol::kLeaseAllocate | protocol::kLeaseMap : 0;
-  if (learn(offset, bytes, lease_flags) != 0) return -1;
+  if (offset + bytes > round_up(end, block)) return fail(ENXIO);
+  return learn(offset, bytes, stores ? flags | protocol::kLeaseWrite | protocol::kLeaseAllocate : 0);
+}
+
+int DirectFile::find_padding(std::size_t length, std::uint64_t offset, bool stores, Padding* padding) noexcept {
+  *padding = {};
+  const std::uint64_t align = align_bytes();
+  if (align == kPageBytes) return 0;
+  const std::uint64_t bytes = round_up(length, kPageBytes);
+  if (learn_for_map(bytes, offset, stores, 0) != 0) return -1;
+  ExtentTable::Piece first = {};
+  if (find_settled(offset, 1, &first, 1) == 0) return fail(ENXIO);
+  const std::uint64_t before = first.device_offset % align;
+  const std::uint64_t total = round_up(before + bytes, align);
+  if (total == bytes) return 0;
+  // A store that goes astray may only hit what its program could have changed anyway, and never bytes behind the end,
+  // which have to stay zeros.
+  std::uint64_t end = 0;
+  if (!size(&end)) return fail(ENOTCONN);
+  if (before > offset || offset - before + total > round_up(end, mount_->devices().block_size_bytes)) {
+    return fail(EINVAL);
+  }
+  if (learn(offset - before, total, 0) != 0) return -1;
+  const RegistryLock lock;
+  if (!extents_.covers(offset - before, total)) return fail(EINVAL);
+  *padding = {before, total - before - bytes};
+  return 0;
+}
+
+int DirectFile::map(void* address, std::size_t length, std::uint64_t offset, int protection, bool may_write, int flags,
+                    const Padding& padding) noexcept {
+  const std::uint64_t align = align_bytes();
+  const std::uint64_t bytes = round_up(length, kPageBytes);
+  const std::uint64_t total = padding.before + bytes + padding.after;
+  char* const start = static_cast<char*>(address) - padding.before;
+  if (reinterpret_cast<std::uintptr_t>(start) % align != 0 || total % align != 0) return fail(EINVAL);
+  const bool is_private = (flags & MAP_TYPE) == MAP_PRIVATE;
+  if ((flags & MAP_SYNC) != 0 && (is_private || !mount_->is_map_sync(member_))) return fail(EOPNOTSUPP);
+  const bool stores = !is_private && (may_write || (protection & PROT_WRITE) != 0);
+  if (learn_for_map(bytes, offset, stores, protocol::kLeaseMap) != 0) return -1;
 
   // Everything is looked at before anything is changed.
+  const std::uint64_t begin = offset - padding.before;
   std::size_t count = 0;
-  for (std::uint64_t seen = 0; seen < bytes;) {
+  for (std::uint64_t seen = 0; seen < total;) {
     ExtentTable::Piece pieces[kBatch];
-    const std::size_t found = find_settled(offset + seen, bytes - seen, pieces, kBatch);
+    const std::size_t found = find_settled(begin + seen, total - seen, pieces, kBatch);
     if (found == 0) return fail(ENXIO);
     for (std::size_t i = 0; i < found; ++i) {
       if (pieces[i].device_offset % align != 0 || pieces[i].length % align != 0) return fail(EINVAL);
@@ -322,7 +377,7 @@ int DirectFile::map(void* address, std::size_t length, std::uint64_t offset, int
     count += found;
     if (count > kMostPieces) return fail(ENOMEM);
   }
-  const int error = map_pieces(static_cast<char*>(address), bytes, offset, protection, flags);
+  const int error = map_pieces(start, total, begin, protection, flags);
   if (error != 0) return fail(error);
   return 0;
 }

@@ -17,7 +17,7 @@
 
 namespace plumb::protocol {
 
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::size_t kStatisticsTextMax = 15 * 1024;
 
 /// Answer of kIocStatistics: counters as one JSON object, see `plumb stat`.
@@ -149,9 +149,9 @@ static_assert(sizeof(Lease) < (1U << _IOC_SIZEBITS));
 
 /// Question and answer of kIocAlign.
 struct Align {
-  std::uint32_t version;  // kVersion
-  std::uint32_t reserved;
-  std::uint64_t aligned_bytes;  // answer: bytes of the file in whole, aligned chunks of 2 MiB afterwards
+  std::uint32_t version;        // kVersion
+  std::uint32_t most_pieces;    // question: the moving ends when the file is in no more pieces; 0: moves all
+  std::uint64_t aligned_bytes;  // answer: bytes in whole, aligned chunks of 2 MiB afterwards, as far as it has looked
 };
 static_assert(sizeof(Align) == 16);
 
@@ -180,7 +180,8 @@ inline constexpr std::uint32_t kIocDevices = _IOR(kIocType, 6, Devices);
 /// slots are taken; EPERM: as kSlotWritesByKernel.
 inline constexpr std::uint32_t kIocLease = _IOWR(kIocType, 7, Lease);
 /// Moves the data of this open file, which must be open for writing, into aligned chunks of 2 MiB, as far as there is
-/// space, so that huge pages can map it. EBUSY: the file has leases. EBADF, EISDIR, ENODEV, EROFS, ENOSPC as above.
+/// space, so that huge pages can map it. EBUSY: the file has leases, and a chunk would have to be moved. EBADF, EISDIR,
+/// ENODEV, EROFS, ENOSPC as above.
 inline constexpr std::uint32_t kIocAlign = _IOWR(kIocType, 8, Align);
 
 }  // namespace plumb::protocol

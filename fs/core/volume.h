@@ -357,9 +357,9 @@ class Volume {
   [[nodiscard]] bool use_page_cache(FileHandle& handle);
   /// Of all that the handle has leased; before it is dropped. What was put off is done with the last lease of an inode.
   void end_lease(FileHandle& handle);
-  /// Moves a file without leases into aligned chunks, as far as there is space; as kIocAlign. Returns the bytes of the
-  /// file that lie so afterwards.
-  [[nodiscard]] Result<std::uint64_t> align(FileHandle& handle);
+  /// Moves a file without leases into aligned chunks, as far as there is space, and unless `most_pieces` is 0 until it
+  /// has no more extents than that; as kIocAlign. Returns the bytes that lie so afterwards, of those it has looked at.
+  [[nodiscard]] Result<std::uint64_t> align(FileHandle& handle, std::uint64_t most_pieces = 0);
   /// Stamp of this mount for clients; never 0.
   [[nodiscard]] std::uint64_t epoch();
   [[nodiscard]] std::uint32_t lease_slots();

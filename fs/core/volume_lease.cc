@@ -381,7 +381,7 @@ Result<bool> VolumeImpl::align_chunk(Inode& inode, std::uint64_t first) {
   return moved;
 }
 
-Result<std::uint64_t> Volume::align(FileHandle& handle) {
+Result<std::uint64_t> Volume::align(FileHandle& handle, std::uint64_t most_pieces) {
   VolumeImpl& v = *impl_;
   Inode& inode = *handle.inode;
   if (!handle.writable) return fail(EBADF);
@@ -393,9 +393,8 @@ Result<std::uint64_t> Volume::align(FileHandle& handle) {
     ExclusiveLock lock(inode.lock);
     PLUMB_TRY(check_file(inode.media));
     if (v.store.read_only()) return fail(EROFS);
-    if (inode.leases != nullptr) return fail(EBUSY, "the file is leased");
-    if (v.clients_remain()) return fail(EBUSY, "programs of an earlier mount may map the file");
     PLUMB_TRY(load_extents(v.store, inode));
+    if (inode.extents.size() <= most_pieces) return aligned;
     // The next chunk that has a block: a file may have holes of any size.
     auto it = find_extent(inode.extents, first);
     if (it == inode.extents.end()) it = inode.extents.lower_bound(first);
@@ -407,6 +406,8 @@ Result<std::uint64_t> Volume::align(FileHandle& handle) {
       aligned += media::kChunkBytes;
       continue;
     }
+    if (inode.leases != nullptr) return fail(EBUSY, "the file is leased");
+    if (v.clients_remain()) return fail(EBUSY, "programs of an earlier mount may map the file");
     // Realtime extents are where they are.
     if (v.role_of(inode.media) != DeviceRole::kMain) continue;
     if (!v.bad_blocks_of(inode, first * block_size, (first + chunk) * block_size).empty()) continue;

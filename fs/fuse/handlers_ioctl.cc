@@ -168,9 +168,9 @@ void reply_align(Server& server, Request& request, Inode& inode, const fuse_file
   if (reply.version != protocol::kVersion) return request.error(EINVAL);
   OpenFile* const open = open_file(server, inode, file);
   if (open == nullptr) return request.error(S_ISDIR(server.volume.attributes(inode).mode) ? EISDIR : ENODEV);
-  const auto aligned = server.volume.align(open->handle());
+  const auto aligned = server.volume.align(open->handle(), reply.most_pieces);
   if (!aligned) return request.error(aligned.error());
-  reply = {.version = protocol::kVersion, .reserved = 0, .aligned_bytes = *aligned};
+  reply.aligned_bytes = *aligned;
   request.ioctl(&reply, sizeof reply);
 }
 

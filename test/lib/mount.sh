@@ -13,7 +13,8 @@
 #
 # Kinds of device: "memory" is a file on tmpfs, which the daemon stores to and flushes as memory;
 # "cached" is a file on a disk, which it maps through the page cache. "rt-MAIN-REALTIME", as in
-# rt-memory-cached, is a file system with a realtime device, whose new files are all realtime. "device" and "device2" are
+# rt-memory-cached, is a file system with a realtime device, whose new files are all realtime. "huge" is a file on hugetlbfs:
+# memory that the kernel maps in pages of 2 MiB, as a devdax device with align 2M. "device" and "device2" are
 # real devices, whose contents are lost: PLUMBFS_TEST_DEVICE, PLUMBFS_TEST_DEVICE2 (test/vm).
 #
 # Whatever happens, the trap unmounts what this script mounted, ends the daemons it started (by
@@ -35,6 +36,8 @@ PLUMB_LOOPS=()            # loop devices to detach at the end
 declare -A PLUMB_PID=()   # mount point -> process id of its daemon
 declare -A PLUMB_LOG=()   # mount point -> log of its daemon
 declare -A PLUMB_RT=()    # image -> its realtime device
+PLUMB_HUGE=               # where hugetlbfs is mounted
+PLUMB_HUGE_PAGES=0        # that the machine has on our account
 PLUMB_SERIAL=0
 PLUMB_FAILED=0
 
@@ -105,6 +108,11 @@ plumb_cleanup() {
         fi
     done
     for path in "${PLUMB_LOOPS[@]}"; do losetup -d "$path"; done
+    if [[ -n $PLUMB_HUGE ]]; then
+        rm -rf -- "${PLUMB_HUGE:?}"/*
+        umount -- "$PLUMB_HUGE"
+        plumb_add_huge_pages $((-PLUMB_HUGE_PAGES))
+    fi
     for path in "${PLUMB_DELETE[@]}"; do
         if [[ ${PLUMBFS_KEEP:-0} == 1 ]]; then
             printf '%s: kept %s\n' "$PLUMB_NAME" "$path" >&2
@@ -134,6 +142,25 @@ plumb_real_device() {
     esac
 }
 
+# plumb_add_huge_pages COUNT: more or fewer of the machine's; false if it could not be all.
+plumb_add_huge_pages() {
+    local file=/proc/sys/vm/nr_hugepages before after
+    before=$(<"$file")
+    echo $((before + $1)) >"$file"
+    after=$(<"$file")
+    PLUMB_HUGE_PAGES=$((PLUMB_HUGE_PAGES + after - before))
+    ((after - before == $1))
+}
+plumb_mount_huge() {
+    local free_kib
+    grep -qw hugetlbfs /proc/filesystems || return 1
+    free_kib=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
+    ((free_kib > 2 << 20)) && [[ -w /proc/sys/vm/nr_hugepages ]] || return 1
+    mkdir "$PLUMB_SCRATCH/huge"
+    mount -t hugetlbfs -o pagesize=2M none "$PLUMB_SCRATCH/huge" 2>/dev/null || return 1
+    PLUMB_HUGE=$PLUMB_SCRATCH/huge
+}
+
 # plumb_usable memory|cached: true if such a device can be made here; else the reason is printed.
 plumb_usable() {
     local parent type kind=cached
@@ -147,6 +174,14 @@ plumb_usable() {
             [[ -e $parent ]] && return 0
             say "$PLUMB_NAME: no $1 here: PLUMBFS_TEST_DEVICE${1#device} is not set"
             return 1
+            ;;
+        huge)
+            if [[ -z $PLUMB_HUGE ]] && ! plumb_mount_huge; then
+                say "$PLUMB_NAME: no huge device here: it takes hugetlbfs, the right to set nr_hugepages, and 2 GiB of memory"
+                return 1
+            fi
+            PLUMB_IMAGE_PARENT=$PLUMB_HUGE
+            return
             ;;
         memory) parent=${PLUMBFS_MEMORY_DIR:-/dev/shm} ;;
         cached) parent=${PLUMBFS_CACHED_DIR:-/var/tmp} ;;
@@ -181,6 +216,9 @@ plumb_image() {
     fi
     directory=$(mktemp -d "$PLUMB_IMAGE_PARENT/plumbfs-test.XXXXXX")
     PLUMB_DELETE+=("$directory")
+    if [[ $main == huge ]]; then
+        plumb_add_huge_pages $(($(numfmt --from=iec "$3") >> 21)) || skip "the machine has no huge pages for $3"
+    fi
     if ! fallocate -l "$3" "$directory/image" 2>"$PLUMB_SCRATCH/fallocate"; then
         skip "no room for an image of $3 in $PLUMB_IMAGE_PARENT: $(<"$PLUMB_SCRATCH/fallocate")"
     fi

@@ -487,6 +487,8 @@ TEST_CASE("align: a file moves into aligned chunks, and not while it is leased",
     const LeaseAnswer lease = must(w->lease(*handle, reading(0, media::kChunkBytes), kMost));
     REQUIRE(lease.extents.size() == 1);
     CHECK(lease.extents[0].device_offset % media::kChunkBytes == 0);
+    // Nothing is left to move: nobody is in the way.
+    CHECK(must(w->align(*handle)) == media::kChunkBytes);
     w->end_lease(*handle);
     CHECK(must(w->align(*handle)) == media::kChunkBytes);
   }
@@ -494,6 +496,36 @@ TEST_CASE("align: a file moves into aligned chunks, and not while it is leased",
   must(w->run_reclaim());
   w.unmount();
   CHECK(is_sound(f.device));
+}
+
+TEST_CASE("align: ends when the pieces are few enough", "[core][lease]") {
+  Fixture f(DeviceKind::kMemory);
+  World w(f.device);
+  w.create("big");
+  const auto handle = w.open("big");
+  constexpr std::uint64_t kChunks = 2;
+  constexpr std::uint64_t kStep = 300'000;
+  for (std::uint64_t at = 0; at < kChunks * media::kChunkBytes; at += kStep) {
+    // By turns, so that no two of the first chunk's are neighbours.
+    w.write(*handle, at, pattern('b', kStep, at));
+    w.write("f", 20'000 + at, pattern('f', 5000));
+  }
+  const std::string contents = w.read("big");
+  const auto pieces = [&] {
+    const LeaseAnswer lease = must(w->lease(*handle, reading(0, kChunks * media::kChunkBytes), kMost));
+    w->end_lease(*handle);
+    return lease.extents.size();
+  };
+  const std::size_t before = pieces();
+  REQUIRE(before > 4);
+  CHECK(must(w->align(*handle, before)) == 0);
+  CHECK(pieces() == before);
+  CHECK(must(w->align(*handle, before - 1)) == media::kChunkBytes);
+  const std::size_t after = pieces();
+  CHECK(after < before);
+  CHECK(must(w->align(*handle, 0)) == kChunks * media::kChunkBytes);
+  CHECK(pieces() <= kChunks);
+  CHECK(w.read("big") == contents);
 }
 
 TEST_CASE("leased ranges: joined, cut, and never more than the most", "[core][lease]") {

@@ -36,7 +36,8 @@ mode_t mode_argument(int flags, va_list arguments) {
 // errors.
 int refuse_indirect(int fd, const char* path) {
   Entry entry;
-  const File* const file = find_file(fd, MayWait::kYes, &entry);
+  // The last time to move it, should it be mapped.
+  const File* const file = find_file(fd, MayWait::kYes, &entry, Purpose::kShare);
   if (file == nullptr || file->owned != nullptr) return fd;
   complain("%s: refused, as PLUMBFS_REQUIRE_DIRECT is set: %s", path, last_reason());
   end_close(begin_close(fd), raw::call(SYS_close, fd) == 0);

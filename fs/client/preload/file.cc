@@ -120,9 +120,10 @@ struct Looked {
   bool is_plumbfs = false;
 };
 
-Looked look(int fd, const Status& status, int flags) {
+Looked look(int fd, const Status& status, int flags, Purpose purpose) {
   Looked looked;
   const bool writable = (flags & O_ACCMODE) != O_RDONLY;
+  if (purpose == Purpose::kShare && (flags & O_ACCMODE) == O_RDWR) client::DirectFile::prepare_map(fd);
   char why[200] = "";
   int error = 0;
   looked.direct = client::DirectFile::open(fd, writable, &error, why, sizeof(why));
@@ -179,7 +180,7 @@ void destroy(File* file) {
 }
 
 // With slow_lock held.
-File* learn_file(int fd, std::atomic<std::uint64_t>* place, Entry* entry) {
+File* learn_file(int fd, std::atomic<std::uint64_t>* place, Entry* entry, Purpose purpose) {
   Status status;
   if (!find_status(fd, &status)) return nullptr;
   const long flags = raw::call(SYS_fcntl, fd, F_GETFL);
@@ -188,7 +189,7 @@ File* learn_file(int fd, std::atomic<std::uint64_t>* place, Entry* entry) {
   // O_ACCMODE opens for neither reading nor writing (open(2)).
   const bool has_rights = (flags & O_PATH) == 0 && (flags & O_ACCMODE) != O_ACCMODE;
   if (status.is_regular && has_rights && !is_other_device(status.device)) {
-    looked = look(fd, status, static_cast<int>(flags));
+    looked = look(fd, status, static_cast<int>(flags), purpose);
   }
   std::uint64_t expected = entry->word();
   if (!looked.is_plumbfs) {
@@ -208,7 +209,7 @@ File* learn_file(int fd, std::atomic<std::uint64_t>* place, Entry* entry) {
 
 }  // namespace
 
-File* find_file(int fd, MayWait may_wait, Entry* entry) {
+File* find_file(int fd, MayWait may_wait, Entry* entry, Purpose purpose) {
   if (fd < 0) return nullptr;
   std::atomic<std::uint64_t>* const place = make_place(fd);
   if (place == nullptr) return nullptr;
@@ -225,7 +226,7 @@ File* find_file(int fd, MayWait may_wait, Entry* entry) {
       if (entry->is_file()) {
         file = entry->file();
       } else if (entry->is_unknown()) {
-        file = learn_file(fd, place, entry);
+        file = learn_file(fd, place, entry, purpose);
       }
     }
   }

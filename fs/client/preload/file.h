@@ -53,9 +53,11 @@ struct File {
 };
 
 /// The file of `fd`, looked for if nobody has yet. Null: the kernel's, or not known. Not in a child of vfork. Waits for
-/// slow_lock if it `may_wait`; the entry it was found by is in `*entry`.
+/// slow_lock if it `may_wait`; the entry it was found by is in `*entry`. A file that is looked for in order to share a
+/// map of it is moved first, if it has to be for that (DirectFile::prepare_map()).
 enum class MayWait { kNo, kYes };
-File* find_file(int fd, MayWait may_wait, Entry* entry);
+enum class Purpose { kAny, kShare };
+File* find_file(int fd, MayWait may_wait, Entry* entry, Purpose purpose = Purpose::kAny);
 
 void hold(File* file);
 /// The last one waits until nobody copies any more, and ends the leases.

@@ -10,6 +10,8 @@
 #include <cstring>
 
 #include "fs/client/persist.h"
+#include "fs/client/preload/addresses.h"
+#include "fs/client/preload/device_pages.h"
 #include "fs/client/preload/file.h"
 #include "fs/client/preload/map_table.h"
 #include "fs/client/preload/next.h"
@@ -23,35 +25,15 @@
 namespace plumb::preload {
 namespace {
 
-constexpr std::size_t kPageBytes = 4096;
-constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
 constexpr std::size_t kCopyMax = std::size_t{256} << 20;  // of a private map without copy-on-write
 
 constexpr int kKnownFlags = MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_SYNC | MAP_POPULATE | MAP_LOCKED |
                             MAP_NORESERVE | MAP_32BIT | MAP_NONBLOCK | MAP_DENYWRITE | MAP_EXECUTABLE;
 
-std::uintptr_t number(const void* address) {
-  return reinterpret_cast<std::uintptr_t>(address);
-}
-void* pointer(std::uintptr_t address) {
-  return reinterpret_cast<void*>(address);
-}
-std::size_t whole_pages(std::size_t length) {
-  return (length + kPageBytes - 1) & ~(kPageBytes - 1);
-}
-
-void* raw_mmap(void* address, std::size_t length, int protection, int flags, int fd, off64_t offset) {
-  const long result = raw::posix(raw::call(SYS_mmap, address, length, protection, flags, fd, offset));
-  return reinterpret_cast<void*>(result);
-}
-int raw_munmap(void* address, std::size_t length) {
-  return static_cast<int>(raw::posix(raw::call(SYS_munmap, address, length)));
-}
-
 // A reference to the file of `fd`, or null.
-File* hold_file(int fd) {
+File* hold_file(int fd, Purpose purpose) {
   Entry entry;
-  File* const file = find_file(fd, MayWait::kYes, &entry);
+  File* const file = find_file(fd, MayWait::kYes, &entry, purpose);
   if (file == nullptr) return nullptr;
   const Use use(file);
   if (!use || !(load(find_place(fd)) == entry)) return nullptr;
@@ -114,21 +96,6 @@ void remember(void* address, const Request& request, File* file, Served served, 
 
 // ---- mmap ----
 
-// Free addresses for a map; what the kernel chooses is such that huge pages fit.
-void* reserve(void* address, std::size_t length, int flags, off64_t offset) {
-  const int kept = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (flags & (MAP_32BIT | MAP_FIXED_NOREPLACE));
-  const std::size_t whole = whole_pages(length);
-  if (address != nullptr || whole < kHugeBytes) return raw_mmap(address, whole, PROT_NONE, kept, -1, 0);
-  void* const room = raw_mmap(nullptr, whole + kHugeBytes, PROT_NONE, kept, -1, 0);
-  if (room == MAP_FAILED) return room;
-  const std::uintptr_t begin = number(room);
-  const std::uintptr_t wanted = static_cast<std::uintptr_t>(offset) % kHugeBytes;
-  const std::uintptr_t start = begin + (wanted + kHugeBytes - begin % kHugeBytes) % kHugeBytes;
-  if (start > begin) raw_munmap(room, start - begin);
-  if (begin + kHugeBytes > start) raw_munmap(pointer(start + whole), begin + kHugeBytes - start);
-  return pointer(start);
-}
-
 // Nothing but success is decided here: what is wrong with a request the kernel says.
 bool can_be_direct(const File& file, const Request& request) {
   const int type = request.flags & MAP_TYPE;
@@ -141,18 +108,17 @@ bool can_be_direct(const File& file, const Request& request) {
   return !request.is_shared() || !request.stores() || file.opened_write;
 }
 
-// A private map of a device that refuses MAP_PRIVATE (devdax).
-bool map_private_apart(void* address, const File& file, const Request& request, Served* served) {
-  client::DirectFile& direct = *file.owned;
+// Bytes of the file in memory of its own: a private map that is stored to, of a device that refuses MAP_PRIVATE
+// (devdax) or would need whole pages of its own for it (hugetlbfs). False with errno.
+bool copy_file(void* address, client::DirectFile& direct, const Request& request) {
   const auto offset = static_cast<std::uint64_t>(request.offset);
-  if (!request.stores()) {
-    *served = Served::kByDeviceRead;
-    return direct.map(address, request.length, offset, request.protection, false, MAP_SHARED) == 0;
-  }
-  *served = Served::kByCopy;
   std::uint64_t size = 0;
   const std::size_t whole = whole_pages(request.length);
-  if (whole > kCopyMax || !direct.size(&size) || offset + whole > size + kPageBytes) return false;
+  const bool is_known = direct.size(&size);
+  if (whole > kCopyMax || !is_known || offset + whole > size + kPageBytes) {
+    errno = whole > kCopyMax ? ENOMEM : is_known ? ENXIO : ENOTCONN;
+    return false;
+  }
   if (raw_mmap(address, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
     return false;
   const std::size_t wanted = std::min<std::uint64_t>(whole, size - std::min(size, offset));
@@ -163,43 +129,74 @@ bool map_private_apart(void* address, const File& file, const Request& request, 
     done += static_cast<std::size_t>(got);
   }
   if (done == wanted && raw::call(SYS_mprotect, address, whole, request.protection) == 0) return true;
+  errno = ENXIO;  // a hole
   raw_mmap(address, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   return false;
 }
 
-// At addresses that are ours to use. False with errno.
-bool map_direct_at(void* address, File& file, const Request& request) {
-  int flags = request.flags & (MAP_TYPE | MAP_SYNC | MAP_POPULATE | MAP_LOCKED);
-  if ((flags & MAP_TYPE) == MAP_SHARED) flags &= ~MAP_SYNC;  // ignored there, as by the kernel
+// A map that is being made: who serves it, and what it takes beside itself.
+struct Plan {
   Served served = Served::kByDevice;
+  client::Padding padding;
+};
+
+// False with errno.
+bool plan_map(client::DirectFile& direct, const Request& request, Plan* plan) {
+  const bool has_large_pages = direct.align_bytes() > kPageBytes;
+  if (!request.is_shared() && has_large_pages) {
+    plan->served = request.stores() ? Served::kByCopy : Served::kByDeviceRead;
+    if (plan->served == Served::kByCopy) return true;
+  }
+  const bool stores = request.is_shared() && request.stores();
+  return direct.find_padding(request.length, static_cast<std::uint64_t>(request.offset), stores, &plan->padding) == 0;
+}
+
+// At addresses that are ours to use. False with errno.
+bool map_direct_at(void* address, File& file, const Request& request, const Plan& plan) {
   const bool stores = request.is_shared() && request.stores();
   client::DirectFile& direct = *file.owned;
-  const auto offset = static_cast<std::uint64_t>(request.offset);
-  bool done = direct.map(address, request.length, offset, request.protection, stores, flags) == 0;
-  if (!done && errno == EINVAL && !request.is_shared()) done = map_private_apart(address, file, request, &served);
-  if (!done) return false;
+  if (plan.served == Served::kByCopy) {
+    if (!copy_file(address, direct, request)) return false;
+  } else {
+    int flags = request.flags & (MAP_TYPE | MAP_SYNC | MAP_POPULATE | MAP_LOCKED);
+    if ((flags & MAP_TYPE) == MAP_SHARED) flags &= ~MAP_SYNC;  // ignored there, as by the kernel
+    if (plan.served == Served::kByDeviceRead) flags = MAP_SHARED;
+    const auto offset = static_cast<std::uint64_t>(request.offset);
+    if (direct.map(address, request.length, offset, request.protection, stores, flags, plan.padding) != 0) return false;
+  }
   forget(number(address), number(address) + whole_pages(request.length));
-  remember(address, request, &file, served, stores);
+  remember(address, request, &file, plan.served, stores);
   return true;
 }
 
 // MAP_FAILED with errno: the kernel is to be asked, with the same request.
 void* map_direct(void* address, File& file, const Request& request) {
+  client::DirectFile& direct = *file.owned;
   const bool is_fixed = (request.flags & MAP_FIXED) != 0;
-  void* const place = is_fixed ? address : reserve(address, request.length, request.flags, request.offset);
-  if (place == MAP_FAILED) return place;
-  if (is_fixed && number(place) % kPageBytes != 0) {
+  Plan plan;
+  if (!plan_map(direct, request, &plan)) return MAP_FAILED;
+  const std::size_t align = plan.served == Served::kByCopy ? kPageBytes : direct.align_bytes();
+  const client::Padding& padding = plan.padding;
+  // What is around a fixed address is the program's.
+  const bool is_padded = padding.before + padding.after > 0;
+  if (is_fixed && (is_padded || number(address) % kPageBytes != 0)) {
     errno = EINVAL;
     return MAP_FAILED;
   }
+  void* const place = is_fixed ? address
+                               : reserve(address, request.length, request.flags,
+                                         static_cast<std::uint64_t>(request.offset), align, padding);
+  if (place == MAP_FAILED) return place;
+  const std::uintptr_t room = number(place) - padding.before;
+  const std::size_t room_bytes = padding.before + whole_pages(request.length) + padding.after;
   if ((request.flags & MAP_FIXED_NOREPLACE) != 0 && place != address) {
-    raw_munmap(place, request.length);  // a kernel that does not know the flag
+    raw_munmap(pointer(room), room_bytes);  // a kernel that does not know the flag
     errno = EEXIST;
     return MAP_FAILED;
   }
-  if (map_direct_at(place, file, request)) return place;
+  if (map_direct_at(place, file, request, plan)) return place;
   const int error = errno;
-  if (!is_fixed) raw_munmap(place, whole_pages(request.length));
+  if (!is_fixed) raw_munmap(pointer(room), room_bytes);
   errno = error;
   return MAP_FAILED;
 }
@@ -219,11 +216,14 @@ bool give_maps_to_kernel(Inode* inode) {
     if (fd < 0) return false;
     note_stores(map);
     const int flags = MAP_FIXED | (map.is_shared ? MAP_SHARED : MAP_PRIVATE);
-    const void* const done =
-        raw_mmap(pointer(map.start), map.length(), map.protection, flags, fd, static_cast<off64_t>(map.offset));
+    // Device pages go as a whole; their padding is of the file, too.
+    const AddressRange whole = device_pages_of(map);
+    const auto offset = static_cast<off64_t>(map.offset - (map.start - whole.begin));
+    const void* const done = raw_mmap(pointer(whole.begin), whole.length(), map.protection, flags, fd, offset);
     if (done == MAP_FAILED) return false;
     map.served = Served::kByKernel;
     map.may_store = false;
+    unmap_gaps(whole);
   }
   return true;
 }
@@ -277,13 +277,17 @@ const char* reason_of(int error) {
 }  // namespace
 
 void* map_file(void* address, std::size_t length, int protection, int flags, int fd, off64_t offset) {
-  const Held file((flags & MAP_ANONYMOUS) == 0 ? hold_file(fd) : nullptr);
+  const bool is_shared = (flags & MAP_TYPE) != MAP_PRIVATE;
+  const Held file((flags & MAP_ANONYMOUS) == 0 ? hold_file(fd, is_shared ? Purpose::kShare : Purpose::kAny) : nullptr);
   const bool replaces = (flags & MAP_FIXED) != 0 && maps.may_have(number(address), number(address) + length);
   if (!file && !replaces) return raw_mmap(address, length, protection, flags, fd, offset);
 
   const int saved = errno;
   const Slow slow(Slow::How::kWait);
   if (!slow || !owns_tables()) return raw_mmap(address, length, protection, flags, fd, offset);
+  if (replaces && make_way(number(address), number(address) + whole_pages(length))) {
+    forget(number(address), number(address) + whole_pages(length));
+  }
   if (!file) {
     void* const place = raw_mmap(address, length, protection, flags, fd, offset);
     if (place != MAP_FAILED) forget(number(place), number(place) + whole_pages(length));
@@ -312,10 +316,11 @@ void* map_file(void* address, std::size_t length, int protection, int flags, int
 int unmap(void* address, std::size_t length) {
   const std::uintptr_t start = number(address);
   const std::uintptr_t end = start + whole_pages(length);
-  if (!maps.may_have(start, end)) return raw_munmap(address, length);
+  if (!maps.may_have(start, end) || start % kPageBytes != 0) return raw_munmap(address, length);
   const Slow slow(Slow::How::kWait);
-  const int result = raw_munmap(address, length);
-  if (result == 0 && slow) {
+  if (!slow) return raw_munmap(address, length);
+  const int result = unmap_pages(start, end);
+  if (result == 0) {
     const int saved = errno;
     forget(start, end);
     bury();
@@ -328,33 +333,49 @@ int unmap(void* address, std::size_t length) {
 
 namespace {
 
-// A private map of shared device pages gets pages of its own, at the same addresses.
-bool copy_apart(Map& map) {
-  if (map.length() > kCopyMax) return false;
-  void* const copy = raw_mmap(nullptr, map.length(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+// A private map of shared device pages gets memory of its own, at the same addresses: whole device pages, in one step.
+bool copy_apart(std::size_t index) {
+  const AddressRange whole = device_pages_of(maps.at(index));
+  if (whole.length() > kCopyMax) return false;
+  void* const copy = raw_mmap(nullptr, whole.length(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (copy == MAP_FAILED) return false;
-  std::memcpy(copy, pointer(map.start), map.length());
-  const long moved =
-      raw::call(SYS_mremap, copy, map.length(), map.length(), MREMAP_MAYMOVE | MREMAP_FIXED, pointer(map.start));
-  if (raw::failed(moved)) {
-    raw_munmap(copy, map.length());
+  const bool is_readable = (maps.at(index).protection & PROT_READ) != 0 ||
+                           raw::call(SYS_mprotect, whole.begin, whole.length(), PROT_READ) == 0;
+  if (!is_readable) {
+    raw_munmap(copy, whole.length());
     return false;
   }
-  map.served = Served::kByCopy;
+  std::memcpy(copy, pointer(whole.begin), whole.length());
+  const long moved =
+      raw::call(SYS_mremap, copy, whole.length(), whole.length(), MREMAP_MAYMOVE | MREMAP_FIXED, pointer(whole.begin));
+  if (raw::failed(moved)) {
+    raw_munmap(copy, whole.length());
+    return false;
+  }
+  maps.split(whole.begin);
+  maps.split(whole.end);
+  for (std::size_t at = maps.find(whole.begin); at < maps.size() && maps.at(at).start < whole.end; ++at)
+    maps.at(at).served = Served::kByCopy;
+  unmap_gaps(whole);
   return true;
 }
 
 // 0 or the errno: what has to be so before the kernel may let the map be stored to.
-int prepare_stores(Map& map) {
+int prepare_stores(std::size_t index) {
+  Map& map = maps.at(index);
   if (map.served == Served::kByKernel || map.served == Served::kByCopy) return 0;
-  if (!map.is_shared) return map.served == Served::kByDevice || copy_apart(map) ? 0 : ENOMEM;
+  if (!map.is_shared) return map.served == Served::kByDevice || copy_apart(index) ? 0 : ENOMEM;
   if (!map.file->opened_write) return EACCES;
   if (map.may_store) return 0;
   const int fd = find_descriptor(map.file->inode, map.file, true);
   if (fd >= 0) {
-    map.file->owned->use_descriptor(fd);
-    if (map.file->owned->map(pointer(map.start), map.length(), map.offset, map.protection, true, MAP_SHARED) != 0)
+    client::DirectFile& direct = *map.file->owned;
+    direct.use_descriptor(fd);
+    client::Padding padding;
+    if (direct.find_padding(map.length(), map.offset, true, &padding) != 0 ||
+        direct.map(pointer(map.start), map.length(), map.offset, map.protection, true, MAP_SHARED, padding) != 0) {
       return ENOMEM;
+    }
   }
   map.may_store = true;
   map.file->stores_mapped.store(true, std::memory_order_relaxed);
@@ -377,17 +398,22 @@ int protect(void* address, std::size_t length, int protection, int key) {
   if (!slow || !maps.overlaps(start, end)) return change();
   maps.split(start);
   maps.split(end);
+  if (!may_protect(start, end, protection)) {
+    errno = EINVAL;  // as of the device itself
+    return -1;
+  }
   for (std::size_t index = maps.find(start); index < maps.size() && maps.at(index).start < end; ++index) {
-    Map& map = maps.at(index);
     if ((protection & PROT_WRITE) != 0) {
-      if (const int error = prepare_stores(map); error != 0) {
+      if (const int error = prepare_stores(index); error != 0) {
         errno = error;
         return -1;
       }
     }
+    const Map& map = maps.at(index);
     if (map.served == Served::kByDevice && map.may_store) note_stores(map);
   }
-  if (change() != 0) return -1;
+  const AddressRange whole = protected_with(start, end);
+  if (raw::posix(raw::call(SYS_mprotect, whole.begin, whole.end - whole.begin, protection)) != 0) return -1;
   for (std::size_t index = maps.find(start); index < maps.size() && maps.at(index).start < end; ++index)
     maps.at(index).protection = protection;
   errno = saved;
@@ -513,47 +539,64 @@ void* fail_with(int error) {
 }
 
 // The rest of a map that has grown in place, or all of it elsewhere.
-bool map_part(const Map& map, std::uintptr_t address, std::uint64_t from, std::size_t length) {
-  const int flags = map.is_shared ? MAP_SHARED : MAP_PRIVATE;
-  return map.file->owned->map(pointer(address), length, map.offset + from, map.protection, map.may_store, flags) == 0;
+bool map_part(const Map& map, std::uintptr_t address, std::uint64_t from, std::size_t length,
+              const client::Padding& padding) {
+  const bool shares = map.is_shared || map.served == Served::kByDeviceRead;
+  return map.file->owned->map(pointer(address), length, map.offset + from, map.protection, map.may_store,
+                              shares ? MAP_SHARED : MAP_PRIVATE, padding) == 0;
+}
+
+// True if it is done, else false with errno: EEXIST if something is behind it.
+bool grow_in_place(const Map& map, std::size_t more) {
+  void* const place = raw_mmap(pointer(map.end), more, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (place != pointer(map.end)) {
+    if (place != MAP_FAILED) raw_munmap(place, more);
+    errno = EEXIST;
+    return false;
+  }
+  if (map_part(map, map.end, map.length(), more, {})) {
+    maps.at(maps.find(map.start)).end += more;
+    return true;
+  }
+  const int error = errno;
+  raw_munmap(place, more);
+  errno = error;
+  return false;
 }
 
 // A map of device pages, which are pieces to the kernel, moved or made longer.
 void* remap_direct(const Map map, std::size_t new_length, int flags, void* new_address) {
   const int fd = find_descriptor(map.file->inode, map.file, map.may_store);
   if (fd < 0) return fail_with(ENOMEM);
-  map.file->owned->use_descriptor(fd);
+  client::DirectFile& direct = *map.file->owned;
+  direct.use_descriptor(fd);
   const bool is_fixed = (flags & MREMAP_FIXED) != 0;
-  Map grown = map;
-  if (!is_fixed && new_length > map.length()) {
-    const std::size_t more = new_length - map.length();
-    void* const place = raw_mmap(pointer(map.end), more, PROT_NONE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    if (place == pointer(map.end)) {
-      if (map_part(map, map.end, map.length(), more)) {
-        maps.at(maps.find(map.start)).end += more;
-        return pointer(map.start);
-      }
-      const int error = errno;
-      raw_munmap(place, more);
-      return fail_with(error);
-    }
-    if (place != MAP_FAILED) raw_munmap(place, more);
+  // Of large device pages the last one may have to change, so these always move.
+  if (!is_fixed && new_length > map.length() && direct.align_bytes() == kPageBytes) {
+    if (grow_in_place(map, new_length - map.length())) return pointer(map.start);
+    if (errno != EEXIST) return MAP_FAILED;
   }
   if ((flags & MREMAP_MAYMOVE) == 0) return fail_with(ENOMEM);
-  void* const place = is_fixed ? new_address : reserve(nullptr, new_length, 0, static_cast<off64_t>(map.offset));
+  client::Padding padding;
+  if (direct.find_padding(new_length, map.offset, map.may_store, &padding) != 0) return MAP_FAILED;
+  if (is_fixed && padding.before + padding.after > 0) return fail_with(EINVAL);
+  void* const place =
+      is_fixed ? new_address : reserve(nullptr, new_length, 0, map.offset, direct.align_bytes(), padding);
   if (place == MAP_FAILED) return place;
-  if (!map_part(map, number(place), 0, new_length)) {
+  if (!map_part(map, number(place), 0, new_length, padding)) {
     const int error = errno;
-    if (!is_fixed) raw_munmap(place, new_length);
+    const std::size_t room_bytes = padding.before + new_length + padding.after;
+    if (!is_fixed) raw_munmap(pointer(number(place) - padding.before), room_bytes);
     return fail_with(error);
   }
-  grown.start = number(place);
-  grown.end = grown.start + new_length;
-  forget(grown.start, grown.end);
-  hold(grown.file);
-  maps.insert(grown);
-  raw_munmap(pointer(map.start), map.length());
+  Map moved = map;
+  moved.start = number(place);
+  moved.end = moved.start + new_length;
+  forget(moved.start, moved.end);
+  hold(moved.file);
+  maps.insert(moved);
+  unmap_pages(map.start, map.end);
   forget(map.start, map.end);
   return place;
 }
@@ -588,7 +631,7 @@ void* remap_locked(std::uintptr_t start, std::size_t old_length, std::size_t new
   Map map = maps.at(maps.find(start));
   if (!is_fixed && new_length <= old_length) {
     if (new_length < old_length) {
-      if (raw_munmap(pointer(start + new_length), old_length - new_length) != 0) return MAP_FAILED;
+      if (unmap_pages(start + new_length, end) != 0) return MAP_FAILED;
       forget(start + new_length, end);
     }
     return pointer(start);
