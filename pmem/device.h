@@ -69,7 +69,7 @@ struct DeviceInfo {
   std::uint64_t size_bytes = 0;
   std::uint64_t align_bytes = 4096;  // granularity of mappings (devdax align), a power of two
   std::uint64_t device_number = 0;   // st_rdev of a device node, else 0
-  std::uint64_t file_device = 0;     // st_dev and inode number of a file
+  std::uint64_t file_device = 0;     // st_dev and inode number of the file or node
   std::uint64_t file_inode = 0;
 };
 

@@ -214,12 +214,9 @@ Status restat(Opening& opening, int fd) {
   }
   opening.info.path = opening.path;
   opening.info.read_only = opening.options.read_only;
-  if (S_ISREG(opening.status.st_mode)) {
-    opening.info.file_device = opening.status.st_dev;
-    opening.info.file_inode = opening.status.st_ino;
-  } else {
-    opening.info.device_number = opening.status.st_rdev;
-  }
+  opening.info.file_device = opening.status.st_dev;
+  opening.info.file_inode = opening.status.st_ino;
+  if (!S_ISREG(opening.status.st_mode)) opening.info.device_number = opening.status.st_rdev;
   return {};
 }
 

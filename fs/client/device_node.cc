@@ -104,6 +104,14 @@ int open_node(const protocol::DeviceMember& member, bool writable, NodeIdentity*
     return -1;
   }
   *identity = {status.st_dev, status.st_ino, status.st_rdev};
+  if (identity->device != member.node_device || identity->inode != member.node_inode) {
+    why.tell(
+        "no direct access: %s is another node than the daemon's, whose locks nobody would see (bind mount that one)",
+        member.path);
+    kernel::close_file(fd);
+    errno = EXDEV;
+    return -1;
+  }
   return fd;
 }
 

@@ -31,8 +31,8 @@ struct NodeIdentity {
   bool operator==(const NodeIdentity&) const = default;
 };
 
-/// Opens the node of a member, close-on-exec. -1 with errno: of open(2), or ENODEV if it is no regular file, block
-/// device or dax device, or too small.
+/// Opens the node of a member, close-on-exec. -1 with errno: of open(2), ENODEV if it is no regular file, block device
+/// or dax device, or too small, or EXDEV if it is not the daemon's.
 int open_node(const protocol::DeviceMember& member, bool writable, NodeIdentity* identity, Why why) noexcept;
 
 /// Takes the lock of a client on an open node: it belongs to the description. 0, or -1 with errno: EBUSY: a program

@@ -34,7 +34,8 @@ class Mount {
   /// Of the mount that `fd`, any open file or directory of it, is on. Opens the devices and maps them; close-on-exec,
   /// and closed when it returns. nullptr: `*error` is ENOTTY (no plumbfs), EACCES (no permission on a device), EPERM
   /// (the mount is another user's), ENOTSUP (version), EPROTO (an answer that cannot be), ENODEV (the path leads to
-  /// another device), or of open, fcntl, mmap; `why` gets a line for the user (may be nullptr).
+  /// another device), EXDEV (to another node than the daemon's), or of open, fcntl, mmap; `why` gets a line for the
+  /// user (may be nullptr).
   static const Mount* of(int fd, bool writable, int* error, char* why, std::size_t why_bytes) noexcept;
 
   [[nodiscard]] const protocol::Devices& devices() const { return devices_; }

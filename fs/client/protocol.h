@@ -62,11 +62,15 @@ struct DeviceMember {
   std::uint64_t size_bytes;   // the part in use
   std::uint32_t kind;         // kDeviceMemory or kDevicePageCached
   std::uint32_t align_bytes;  // maps begin and end at multiples of it; at least the page
+  // Of the node or file, st_dev and st_ino. Locks belong to it: those of a client on another node of the same device
+  // would be seen by nobody.
+  std::uint64_t node_device;
+  std::uint64_t node_inode;
   char path[kDevicePathMax];  // absolute, in the daemon's mount namespace
 };
 inline constexpr std::uint32_t kDeviceMemory = 0;
 inline constexpr std::uint32_t kDevicePageCached = 1;
-static_assert(sizeof(DeviceMember) == 32 + kDevicePathMax);
+static_assert(sizeof(DeviceMember) == 48 + kDevicePathMax);
 
 /// Answer of kIocDevices: what a client has to know to map the devices of the mount itself.
 struct Devices {

@@ -31,6 +31,8 @@ protocol::Devices describe_devices(Volume& volume, bool immediate) {
     member.kind = info.kind == pmem::DeviceKind::kMemory ? protocol::kDeviceMemory : protocol::kDevicePageCached;
     memory = memory && info.kind == pmem::DeviceKind::kMemory;
     member.align_bytes = static_cast<std::uint32_t>(info.align_bytes);
+    member.node_device = info.file_device;
+    member.node_inode = info.file_inode;
     const std::string path = std::filesystem::absolute(info.path).lexically_normal().string();
     // A path that does not fit is left out: the client finds that it cannot be opened.
     if (path.size() < protocol::kDevicePathMax) path.copy(member.path, path.size());
