@@ -468,7 +468,7 @@ int remap_pages(void* address, std::size_t length, int protection, std::size_t p
   }
   file->owned->use_descriptor(fd);
   hold(file);
-  const bool done = map_direct_at(pointer(start), *file, request);
+  const bool done = map_direct(pointer(start), *file, request) != MAP_FAILED;
   drop(file);
   errno = done ? saved : EINVAL;
   return done ? 0 : -1;
