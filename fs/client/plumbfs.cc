@@ -447,7 +447,10 @@ ssize_t plumbfs_write(plumbfs_file* file, const void* from, size_t length, uint6
 ssize_t plumbfs_append(plumbfs_file* file, const void* from, size_t length, uint64_t* offset) {
   if (file->access == O_RDONLY) return fail(EBADF, "plumbfs_append: the file is not open for writing");
   const iovec part = {const_cast<void*>(from), std::min<std::size_t>(length, SSIZE_MAX)};
-  // The kernel knows the end of the file for sure: nobody else makes it longer.
+  // The kernel knows the end of the file for sure: nobody else makes it longer. A thread that is cancelled in the
+  // middle would keep the lock.
+  int cancellable = 0;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable);
   pthread_mutex_lock(&file->appending);
   ssize_t put = -1;
   do {
@@ -460,6 +463,7 @@ ssize_t plumbfs_append(plumbfs_file* file, const void* from, size_t length, uint
     error = errno;
   }
   pthread_mutex_unlock(&file->appending);
+  pthread_setcancelstate(cancellable, nullptr);
   if (put < 0 || end < 0) return fail_with_meaning(error, "plumbfs_append");
   if (offset != nullptr) *offset = static_cast<std::uint64_t>(end - put);
   return put;

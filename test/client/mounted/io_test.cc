@@ -1,5 +1,6 @@
 // Reads and writes through libplumbfs beside those of the kernel, on a mount.
 
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -150,6 +151,26 @@ TEST_CASE("client: appends of several threads do not meet", "[io]") {
       CHECK(read_directly(file, kBytes, at) == Bytes(kBytes, static_cast<std::uint8_t>(thread + 1)));
     }
   }
+}
+
+TEST_CASE("client: a thread that is cancelled in an append does not keep others from it", "[io]") {
+  const TestDirectory directory;
+  make_file("file");
+  const File file("file");
+  // Its cancellation is pending when it appends.
+  const auto append = [](void* to) -> void* {
+    int before = 0;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    pthread_cancel(pthread_self());
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before);
+    plumbfs_append(static_cast<plumbfs_file*>(to), "one", 3, nullptr);
+    return nullptr;
+  };
+  pthread_t thread{};
+  REQUIRE(pthread_create(&thread, nullptr, append, file.get()) == 0);
+  REQUIRE(pthread_join(thread, nullptr) == 0);
+  CHECK(plumbfs_append(file.get(), "two", 3, nullptr) == 3);
+  CHECK(posix::read_file("file") == "onetwo");
 }
 
 TEST_CASE("client: a direct write changes mtime, a direct read does not", "[io]") {
