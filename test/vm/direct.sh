@@ -16,19 +16,37 @@ direct_pool() {
     local pool=$1 status=0
     expect "a pool" direct_run "$OBJECT_POOL" "$pool" --transfers 20
     say "pool: maps $(direct_maps)"
+    expect "no map of the kernel's" grep -q ', kernel 0$' <(direct_maps)
     direct_run "$OBJECT_POOL" "$pool" --transfers 20 --crash >"$PLUMB_SCRATCH/out" 2>&1 || status=$?
     if ((status != 137)); then complain "a crash in a transaction: status $status: $(<"$PLUMB_SCRATCH/out")"; fi
     expect "recovery" direct_run "$OBJECT_POOL" "$pool" --transfers 1
     expect "41 transfers, by the kernel" grep -q '^41 transfers, 41 receipts' <("$OBJECT_POOL" "$pool" --transfers 0)
 }
 
-# libpmemobj maps the first page of a pool by itself, which such a device cannot: an error, rather than a pool of which a
-# part is in the page cache and is flushed by nobody.
-direct_pool_refused() {
-    local pool=$1
-    refused "a pool on a device of a large align" 1 'Operation not supported' "$PLUMB" run -- "$OBJECT_POOL" "$pool"
-    rm -f "$pool"
-    expect "a pool, by the kernel" "$OBJECT_POOL" "$pool" --transfers 20
+# Maps of parts of device pages: with an align of 2 MiB they have to be the device's.
+direct_device_pages() {
+    local large=()
+    if [[ $PLUMBFS_VM_MODE == devdax && $PLUMBFS_VM_ALIGN == 2M ]]; then large=(PLUMBFS_TEST_LARGE_PAGES=1); fi
+    expect "maps of a part of a device page" \
+        direct_run env PLUMBFS_TEST_DIR="$mnt" "${large[@]}" "$PRELOAD_TESTS" --colour-mode none '[pages]'
+    say "device pages: $(tail -n 1 < <(grep passed "$PLUMB_SCRATCH/out")), maps $(direct_maps)"
+    # Where every page can be mapped, all is the device's: private maps too, which devdax refuses to make.
+    if ((${#large[@]} == 0)); then expect "no map of the kernel's" test -z "$(direct_maps | grep -v ', kernel 0$')"; fi
+}
+
+# A container with a node of its own: the locks of a program that opens that are not where the next mount looks.
+direct_other_node() {
+    local node=$PLUMB_SCRATCH/node type=c
+    if [[ -b $device ]]; then type=b; fi
+    mknod "$node" "$type" $((0x$(stat -c %t "$device"))) $((0x$(stat -c %T "$device")))
+    echo text >"$mnt/text"
+    # shellcheck disable=SC2016  # for the other shell
+    refused "another node of the device" 1 'Permission denied' \
+        unshare -m sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh "$node" "$device" \
+        "$PLUMB" run --require-direct -- cat "$mnt/text"
+    expect "the reason" grep -q "another node than the daemon's" "$PLUMB_SCRATCH/err"
+    expect "the same node" "$PLUMB" run --require-direct -- cat "$mnt/text"
+    rm -f "$node"
 }
 
 step_direct() {
@@ -38,6 +56,7 @@ step_direct() {
         return
     fi
     plumb_find MAP_SYNC plumb_map_sync || die "plumb_map_sync is not built in $PLUMB_BUILD"
+    plumb_find PRELOAD_TESTS plumb_preload_tests || die "plumb_preload_tests is not built in $PLUMB_BUILD"
     plumb_find MAP_FILE example_pmdk_map_file || die "example_pmdk_map_file is not built in $PLUMB_BUILD"
     case $PLUMBFS_VM_MODE in devdax | fsdax) sync=1 ;; esac
     plumb_mkfs "$device"
@@ -61,11 +80,11 @@ step_direct() {
 
     if ! plumb_find OBJECT_POOL example_pmdk_object_pool; then
         say "pool: SKIPPED: not built"
-    elif [[ $PLUMBFS_VM_MODE == devdax && $PLUMBFS_VM_ALIGN != 4K ]]; then
-        direct_pool_refused "$mnt/pool"
     else
         direct_pool "$mnt/pool"
     fi
+    direct_device_pages
+    case $PLUMBFS_VM_MODE in devdax | pmem) direct_other_node ;; esac
     plumb_unmount "$mnt"
     plumb_fsck "$device" --zeros || true
     # After a mount they are what they were.
