@@ -301,16 +301,6 @@ MachineImage prepared_image(const Setting& setting, const std::function<void(Act
   return machine.current_image();
 }
 
-static void check_clients(Actor& world, const std::string& moment, const Snapshot& seen) {
-  for (const auto& [name, client] : world.clients()) {
-    try {
-      client.check_blocks(world, seen, world.held());
-    } catch (const BrokenPromise& broken) {
-      throw std::runtime_error(moment + ": " + broken.what());
-    }
-  }
-}
-
 Recording record(Machine& machine, const Setting& setting, const Workload& workload) {
   reset_clock();
   Recording recording;
@@ -328,15 +318,18 @@ Recording record(Machine& machine, const Setting& setting, const Workload& workl
     recording.begun.push_back(machine.mark("call " + s.name));
     try {
       in_own_thread([&] { s.run(world); });
+      recording.answered.push_back(machine.mark("answer " + s.name));
+      // A step may be the death of the daemon, and a mount.
+      if (!s.is_unmount) recording.unsafe_shutdowns = world->counters().unsafe_shutdowns;
+      recording.states.push_back(s.is_unmount ? recording.states.back() : take_snapshot(world, world.held()));
+      recording.client_changes.push_back(world.take_client_changes());
+      for (const auto& [name, client] : world.clients())
+        if (!s.is_unmount) client.check_blocks(world, recording.states.back(), world.held());
+    } catch (const BrokenPromise& broken) {
+      throw BrokenPromise(s.name + ": " + broken.what());
     } catch (const std::exception& error) {
       throw std::runtime_error(workload.name + ", " + s.name + ": " + error.what());
     }
-    recording.answered.push_back(machine.mark("answer " + s.name));
-    // A step may be the death of the daemon, and a mount.
-    if (!s.is_unmount) recording.unsafe_shutdowns = world->counters().unsafe_shutdowns;
-    recording.states.push_back(s.is_unmount ? recording.states.back() : take_snapshot(world, world.held()));
-    recording.client_changes.push_back(world.take_client_changes());
-    if (!s.is_unmount) check_clients(world, workload.name + ", " + s.name, recording.states.back());
   }
   return recording;
 }
@@ -446,7 +439,14 @@ std::string crash_everywhere(const MachineImage& base, const Setting& setting, c
   if (replayed != nullptr && (replayed->setting != place.setting || replayed->workload != place.workload)) return {};
   if (replayed != nullptr && replayed->is_whole_workload) replayed = nullptr;
   Machine machine(base, setting.kinds);
-  const Recording recording = record(machine, setting, workload);
+  Recording recording;
+  try {
+    recording = record(machine, setting, workload);
+  } catch (const BrokenPromise& broken) {
+    ++totals().violations;
+    return place.setting + ", " + place.workload + ", " + broken.what() +
+           "\n    replay: " + replay_line(place.setting + "|" + place.workload);
+  }
   const Trial trial(setting, workload, recording, effort);
   std::vector<std::uint64_t> points = machine.crash_points();
   const std::uint64_t begin = recording.begun[workload.from_step];
