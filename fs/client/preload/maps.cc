@@ -140,11 +140,16 @@ struct Plan {
   client::Padding padding;
 };
 
+// How a private map is served where the device has none.
+Served served_apart(const Request& request) {
+  return request.stores() ? Served::kByCopy : Served::kByDeviceRead;
+}
+
 // False with errno.
 bool plan_map(client::DirectFile& direct, const Request& request, Plan* plan) {
   const bool has_large_pages = direct.align_bytes() > kPageBytes;
   if (!request.is_shared() && has_large_pages) {
-    plan->served = request.stores() ? Served::kByCopy : Served::kByDeviceRead;
+    plan->served = served_apart(request);
     if (plan->served == Served::kByCopy) return true;
   }
   const bool stores = request.is_shared() && request.stores();
@@ -194,7 +199,12 @@ void* map_direct(void* address, File& file, const Request& request) {
     errno = EEXIST;
     return MAP_FAILED;
   }
-  if (map_direct_at(place, file, request, plan)) return place;
+  bool done = map_direct_at(place, file, request, plan);
+  if (!done && errno == EINVAL && !request.is_shared() && plan.served == Served::kByDevice) {
+    plan.served = served_apart(request);
+    done = map_direct_at(place, file, request, plan);
+  }
+  if (done) return place;
   const int error = errno;
   if (!is_fixed) raw_munmap(pointer(room), room_bytes);
   errno = error;
