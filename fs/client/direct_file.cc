@@ -103,6 +103,7 @@ void DirectFile::prepare_map(int fd) noexcept {
   if (mount == nullptr || mount->devices().slot_count == 0) return;
   protocol::Align question = {};
   question.version = protocol::kVersion;
+  question.flags = protocol::kAlignKeepHoles;
   if (mount->devices().members[0].align_bytes == kPageBytes) {
     // As the kernel knows it: there are no more pieces than blocks.
     struct statx status = {};

@@ -154,10 +154,13 @@ static_assert(sizeof(Lease) < (1U << _IOC_SIZEBITS));
 /// Question and answer of kIocAlign.
 struct Align {
   std::uint32_t version;        // kVersion
-  std::uint32_t most_pieces;    // question: the moving ends when the file is in no more pieces; 0: moves all
+  std::uint32_t flags;          // question: kAlign*
+  std::uint64_t most_pieces;    // question: the moving ends when the file is in no more pieces; 0: moves all
   std::uint64_t aligned_bytes;  // answer: bytes in whole, aligned chunks of 2 MiB afterwards, as far as it has looked
 };
-static_assert(sizeof(Align) == 16);
+/// Chunks that have holes stay as they are. Without it a chunk that is moved has none afterwards.
+inline constexpr std::uint32_t kAlignKeepHoles = 1u << 0;
+static_assert(sizeof(Align) == 24);
 
 inline constexpr unsigned kIocType = 0xf5;
 
@@ -184,8 +187,8 @@ inline constexpr std::uint32_t kIocDevices = _IOR(kIocType, 6, Devices);
 /// slots are taken; EPERM: as kSlotWritesByKernel.
 inline constexpr std::uint32_t kIocLease = _IOWR(kIocType, 7, Lease);
 /// Moves the data of this open file, which must be open for writing, into aligned chunks of 2 MiB, as far as there is
-/// space, so that huge pages can map it. EBUSY: the file has leases, and a chunk would have to be moved. EBADF, EISDIR,
-/// ENODEV, EROFS, ENOSPC as above.
+/// space, so that huge pages can map it. EINVAL: version, flags; EBUSY: the file has leases, and a chunk would have to
+/// be moved. EBADF, EISDIR, ENODEV, EROFS, ENOSPC as above.
 inline constexpr std::uint32_t kIocAlign = _IOWR(kIocType, 8, Align);
 
 }  // namespace plumb::protocol

@@ -237,6 +237,11 @@ struct LeaseAnswer {
   std::vector<Piece> extents;
   bool first_writer = false;  // of the inode: what the kernel keeps of it may get old from now on
 };
+/// As protocol::Align has it.
+struct AlignRequest {
+  std::uint64_t most_pieces = 0;
+  bool keep_holes = false;
+};
 
 struct BadBlockReport;  // bad_block_report.h
 /// Part of the list of bad blocks.
@@ -357,9 +362,9 @@ class Volume {
   [[nodiscard]] bool use_page_cache(FileHandle& handle);
   /// Of all that the handle has leased; before it is dropped. What was put off is done with the last lease of an inode.
   void end_lease(FileHandle& handle);
-  /// Moves a file without leases into aligned chunks, as far as there is space, and unless `most_pieces` is 0 until it
-  /// has no more extents than that; as kIocAlign. Returns the bytes that lie so afterwards, of those it has looked at.
-  [[nodiscard]] Result<std::uint64_t> align(FileHandle& handle, std::uint64_t most_pieces = 0);
+  /// Moves a file without leases into aligned chunks, as far as there is space; as kIocAlign. Returns the bytes that
+  /// lie so afterwards, of those it has looked at.
+  [[nodiscard]] Result<std::uint64_t> align(FileHandle& handle, const AlignRequest& request = {});
   /// Stamp of this mount for clients; never 0.
   [[nodiscard]] std::uint64_t epoch();
   [[nodiscard]] std::uint32_t lease_slots();

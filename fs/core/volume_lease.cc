@@ -51,6 +51,17 @@ Timestamp ctime_of(const media::Inode& inode) {
   return {static_cast<std::int64_t>(inode.ctime.get()), inode.ctime_ns};
 }
 
+// In blocks [first, last) of the file.
+bool has_hole(const ExtentMap& extents, std::uint64_t first, std::uint64_t last) {
+  std::uint64_t block = first;
+  while (block < last) {
+    const auto it = find_extent(extents, block);
+    if (it == extents.end()) return true;
+    block = it->first + it->second.length;
+  }
+  return false;
+}
+
 Status check_file(const media::Inode& inode) {
   if (S_ISREG(inode.mode)) return {};
   return fail(S_ISDIR(inode.mode) ? EISDIR : ENODEV);
@@ -381,7 +392,7 @@ Result<bool> VolumeImpl::align_chunk(Inode& inode, std::uint64_t first) {
   return moved;
 }
 
-Result<std::uint64_t> Volume::align(FileHandle& handle, std::uint64_t most_pieces) {
+Result<std::uint64_t> Volume::align(FileHandle& handle, const AlignRequest& request) {
   VolumeImpl& v = *impl_;
   Inode& inode = *handle.inode;
   if (!handle.writable) return fail(EBADF);
@@ -394,7 +405,7 @@ Result<std::uint64_t> Volume::align(FileHandle& handle, std::uint64_t most_piece
     PLUMB_TRY(check_file(inode.media));
     if (v.store.read_only()) return fail(EROFS);
     PLUMB_TRY(load_extents(v.store, inode));
-    if (inode.extents.size() <= most_pieces) return aligned;
+    if (inode.extents.size() <= request.most_pieces) return aligned;
     // The next chunk that has a block: a file may have holes of any size.
     auto it = find_extent(inode.extents, first);
     if (it == inode.extents.end()) it = inode.extents.lower_bound(first);
@@ -406,6 +417,7 @@ Result<std::uint64_t> Volume::align(FileHandle& handle, std::uint64_t most_piece
       aligned += media::kChunkBytes;
       continue;
     }
+    if (request.keep_holes && has_hole(inode.extents, first, first + chunk)) continue;
     if (inode.leases != nullptr) return fail(EBUSY, "the file is leased");
     if (v.clients_remain()) return fail(EBUSY, "programs of an earlier mount may map the file");
     // Realtime extents are where they are.

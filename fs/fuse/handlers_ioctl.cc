@@ -165,10 +165,13 @@ void reply_align(Server& server, Request& request, Inode& inode, const fuse_file
   protocol::Align reply{};
   if (input_bytes < sizeof reply || output_bytes < sizeof reply) return request.error(EINVAL);
   std::memcpy(&reply, input, sizeof reply);
-  if (reply.version != protocol::kVersion) return request.error(EINVAL);
+  if (reply.version != protocol::kVersion || (reply.flags & ~protocol::kAlignKeepHoles) != 0) {
+    return request.error(EINVAL);
+  }
   OpenFile* const open = open_file(server, inode, file);
   if (open == nullptr) return request.error(S_ISDIR(server.volume.attributes(inode).mode) ? EISDIR : ENODEV);
-  const auto aligned = server.volume.align(open->handle(), reply.most_pieces);
+  const AlignRequest wanted{reply.most_pieces, (reply.flags & protocol::kAlignKeepHoles) != 0};
+  const auto aligned = server.volume.align(open->handle(), wanted);
   if (!aligned) return request.error(aligned.error());
   reply.aligned_bytes = *aligned;
   request.ioctl(&reply, sizeof reply);

@@ -47,7 +47,7 @@ TEST_CASE("answers: devices", "[client]") {
     change(devices);
     return !is_sound(devices);
   };
-  CHECK(refused([](Devices& d) { d.version = 2; }));
+  CHECK(refused([](Devices& d) { ++d.version; }));
   CHECK(refused([](Devices& d) { d.member_count = 0; }));
   CHECK(refused([](Devices& d) { d.member_count = 3; }));
   CHECK(refused([](Devices& d) { d.member_count = 2; }));
@@ -76,7 +76,7 @@ TEST_CASE("answers: leases", "[client]") {
     change(*lease);
     return !is_sound(*lease, 0, std::uint64_t{1} << 60, devices);
   };
-  CHECK(refused([](Lease& l) { l.version = 2; }));
+  CHECK(refused([](Lease& l) { ++l.version; }));
   CHECK(refused([](Lease& l) { l.epoch = 8; }));
   CHECK(refused([](Lease& l) { l.slot = 1024; }));
   CHECK(refused([](Lease& l) { l.member = 1; }));

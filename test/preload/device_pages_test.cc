@@ -246,13 +246,18 @@ TEST_CASE("device pages: holes around a map stay holes", "[maps][pages]") {
   Fd fd = open_file("f", O_CREAT | O_RDWR);
   REQUIRE(::ftruncate(fd.get(), kFileBytes) == 0);
   write_at(fd.get(), std::string(kPage, 'h'), kLarge + 5 * kPage);
-  fd.close();
-  fd = open_file("f", O_RDONLY);
   const blkcnt_t before = status(fd.get()).st_blocks;
-  char* const base = map(fd.get(), kPage, PROT_READ, MAP_SHARED, kLarge + 5 * kPage);
-  CHECK(base[0] == 'h');
-  CHECK(status(fd.get()).st_blocks == before);
-  CHECK(::munmap(base, kPage) == 0);
+  fd.close();
+  for (const int access : {O_RDONLY, O_RDWR}) {
+    const Fd again = open_file("f", access);
+    const int protection = access == O_RDWR ? kReadWrite : PROT_READ;
+    char* const base = map(again.get(), kPage, protection, MAP_SHARED, kLarge + 5 * kPage);
+    CHECK(base[0] == 'h');
+    if (access == O_RDWR) base[1] = 'i';
+    CHECK(status(again.get()).st_blocks == before);
+    CHECK(::munmap(base, kPage) == 0);
+    CHECK(byte_at(again, kLarge + 5 * kPage + 1) == (access == O_RDWR ? 'i' : 'h'));
+  }
 }
 
 TEST_CASE("device pages: the end of a file", "[maps][pages]") {

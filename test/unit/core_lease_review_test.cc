@@ -160,6 +160,22 @@ TEST_CASE("aligning a file passes over holes of any size", "[lease]") {
   CHECK(world.read("sparse", far - 8, 8) == std::string(8, '\0'));
 }
 
+TEST_CASE("aligning fills holes only of those who do not mind", "[lease]") {
+  const auto device = formatted(pmem::DeviceKind::kMemory, 128u << 20);
+  World world(Members{*device});
+  world.create("sparse");
+  auto handle = world.open("sparse");
+  world.write(*handle, 10 * kBlock, "near");
+  world.write(*handle, kChunk - 3, "end");
+  const std::uint64_t before = world.stat("sparse").sectors;
+  CHECK(must(world->align(*handle, {.keep_holes = true})) == 0);
+  CHECK(world.stat("sparse").sectors == before);
+  CHECK(must(world->align(*handle)) == kChunk);
+  CHECK(world.stat("sparse").sectors == kChunk / 512);
+  CHECK(world.read("sparse", 10 * kBlock, 4) == "near");
+  CHECK(world.read("sparse", kChunk - 3, 3) == "end");
+}
+
 TEST_CASE("a file is not moved while programs of an earlier mount may map it", "[lease]") {
   const auto device = formatted(pmem::DeviceKind::kMemory, 128u << 20);
   bool stale = true;

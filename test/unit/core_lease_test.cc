@@ -518,12 +518,12 @@ TEST_CASE("align: ends when the pieces are few enough", "[core][lease]") {
   };
   const std::size_t before = pieces();
   REQUIRE(before > 4);
-  CHECK(must(w->align(*handle, before)) == 0);
+  CHECK(must(w->align(*handle, {.most_pieces = before})) == 0);
   CHECK(pieces() == before);
-  CHECK(must(w->align(*handle, before - 1)) == media::kChunkBytes);
+  CHECK(must(w->align(*handle, {.most_pieces = before - 1})) == media::kChunkBytes);
   const std::size_t after = pieces();
   CHECK(after < before);
-  CHECK(must(w->align(*handle, 0)) == kChunks * media::kChunkBytes);
+  CHECK(must(w->align(*handle)) == kChunks * media::kChunkBytes);
   CHECK(pieces() <= kChunks);
   CHECK(w.read("big") == contents);
 }
