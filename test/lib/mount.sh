@@ -151,13 +151,18 @@ plumb_add_huge_pages() {
     PLUMB_HUGE_PAGES=$((PLUMB_HUGE_PAGES + after - before))
     ((after - before == $1))
 }
+# With room for an image of 512M.
 plumb_mount_huge() {
     local free_kib
     grep -qw hugetlbfs /proc/filesystems || return 1
     free_kib=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
     ((free_kib > 2 << 20)) && [[ -w /proc/sys/vm/nr_hugepages ]] || return 1
-    mkdir "$PLUMB_SCRATCH/huge"
-    mount -t hugetlbfs -o pagesize=2M none "$PLUMB_SCRATCH/huge" 2>/dev/null || return 1
+    mkdir -p "$PLUMB_SCRATCH/huge"
+    # The memory may be there, and in pieces.
+    if ! plumb_add_huge_pages 256 || ! mount -t hugetlbfs -o pagesize=2M none "$PLUMB_SCRATCH/huge" 2>/dev/null; then
+        plumb_add_huge_pages $((-PLUMB_HUGE_PAGES))
+        return 1
+    fi
     PLUMB_HUGE=$PLUMB_SCRATCH/huge
 }
 
@@ -216,9 +221,6 @@ plumb_image() {
     fi
     directory=$(mktemp -d "$PLUMB_IMAGE_PARENT/plumbfs-test.XXXXXX")
     PLUMB_DELETE+=("$directory")
-    if [[ $main == huge ]]; then
-        plumb_add_huge_pages $(($(numfmt --from=iec "$3") >> 21)) || skip "the machine has no huge pages for $3"
-    fi
     if ! fallocate -l "$3" "$directory/image" 2>"$PLUMB_SCRATCH/fallocate"; then
         skip "no room for an image of $3 in $PLUMB_IMAGE_PARENT: $(<"$PLUMB_SCRATCH/fallocate")"
     fi
