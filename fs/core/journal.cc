@@ -203,6 +203,8 @@ Result<Journal::Recovery> Journal::recover() {
   PLUMB_TRY(device_.load(slot, std::as_writable_bytes(std::span<JournalHeader, 1>(&header, 1))));
   recovery.was_clean = header.clean != 0 && head_sequence_ == tail;
   recovery.was_deferred = header.deferred != 0;
+  // Until the caller has flushed what the last mount had not, the header has to say so: it may end before.
+  if (!recovery.was_clean && recovery.was_deferred) deferred_ = true;
   // Homes durable before the header lets go of the records.
   PLUMB_TRY(write_back_ranges(device_, home_dirty_));
   epoch_ += 1;

@@ -52,6 +52,7 @@ Status VolumeImpl::open() {
       PLUMB_TRY(device.drain());
     }
   }
+  store.journal().set_deferred(options.writeback == Writeback::kDeferred);  // with the next header
   PLUMB_TRY(table.load());
   PLUMB_ASSIGN(root, cache.get(kRootInode));
   if ((root->media.mode & S_IFMT) != S_IFDIR) return fail(EUCLEAN, "the root inode is not a directory");

@@ -18,6 +18,7 @@ namespace {
 using namespace plumb;
 using namespace plumb::test;
 using pmem::CrashDevice;
+using pmem::CrashEvent;
 using pmem::DeviceKind;
 
 constexpr std::size_t kMost = protocol::kLeaseExtentsMax;
@@ -326,6 +327,49 @@ TEST_CASE("lease: fsync flushes what is stored through maps, by anyone, and afte
   w->end_lease(*handle);
   CHECK(flushed_by(fsync) == (kind == DeviceKind::kMemory ? 8192 : 20'480));
   CHECK(flushed_by(fsync) == 0);
+}
+
+TEST_CASE("lease: stores through maps are flushed after the daemon's death, though the next one dies too",
+          "[core][lease]") {
+  Fixture f;
+  std::uint64_t stored_at = 0;
+  {
+    World w(f.device);
+    const auto handle = w.open("f");
+    const LeaseAnswer lease = must(w->lease(*handle, mapping(0, 20'000), kMost));
+    stored_at = lease.extents.at(0).device_offset + 4096;
+    f.store(lease, 4096, "stored through a map");
+    w.die();
+  }
+  // The place among the flushes since event `from` of the one of what was stored; -1: there is none.
+  const auto find_flush = [&](const CrashDevice& device, std::size_t from) {
+    int flushes = -1;
+    for (std::size_t i = from; i < device.event_count(); ++i) {
+      const CrashEvent& event = device.event(i);
+      if (event.type != CrashEvent::Type::kFlush) continue;
+      ++flushes;
+      if (event.offset_bytes <= stored_at && stored_at < event.offset_bytes + event.length_bytes) return flushes;
+    }
+    return -1;
+  };
+  // The daemon that comes next ends with it.
+  CrashDevice twin(f.device.current_image(), {.kind = DeviceKind::kMemory, .name = "twin"});
+  World(twin).unmount();
+  const int place = find_flush(twin, 0);
+  REQUIRE(place >= 0);
+  f.device.fail_flush_call(f.device.flush_calls() + static_cast<std::uint64_t>(place), EIO);
+  const std::size_t first = f.device.event_count();
+  CHECK(code_of(Volume::mount(f.device, quiet_mount())) == EIO);
+  CHECK(find_flush(f.device, first) == place);
+  f.device.clear_faults();
+
+  const std::size_t second = f.device.event_count();
+  World(f.device).unmount();
+  CHECK(find_flush(f.device, second) >= 0);
+  // Not after a clean end.
+  const std::size_t third = f.device.event_count();
+  World(f.device).unmount();
+  CHECK(find_flush(f.device, third) == -1);
 }
 
 TEST_CASE("lease: the time of the last direct store becomes mtime and ctime", "[core][lease]") {
