@@ -35,17 +35,51 @@ class MountRegistry {
     const Mount* mount;
     Known* next;
   };
+  // A mount whose device is not for the user that the process has been: a request and an open for each file would make
+  // programs slower than without the library.
+  struct Refused {
+    std::uint64_t mount_id;
+    bool writable;
+    uid_t user;
+    gid_t group;
+    int error;
+    Refused* next;
+    char why[200];
+  };
 
+  static const Refused* find_refused(std::uint64_t mount_id, bool writable) noexcept;
+  static void note_refused(std::uint64_t mount_id, bool writable, int error, Why why) noexcept;
   static const Mount* find(const protocol::Devices& devices, dev_t device, bool writable) noexcept;
   static Mount* make(const protocol::Devices& devices, dev_t device, bool writable, int* error, Why why) noexcept;
   static bool map_member(Mount* mount, std::uint32_t member, std::size_t* mapped_bytes, int* error, Why why) noexcept;
 
   static const Mount* mounts_;
   static Known* known_;
+  static Refused* refused_;
 };
 
 const Mount* MountRegistry::mounts_ = nullptr;
 MountRegistry::Known* MountRegistry::known_ = nullptr;
+MountRegistry::Refused* MountRegistry::refused_ = nullptr;
+
+const MountRegistry::Refused* MountRegistry::find_refused(std::uint64_t mount_id, bool writable) noexcept {
+  const Refused* refused = refused_;
+  while (refused != nullptr && (refused->mount_id != mount_id || refused->writable != writable ||
+                                refused->user != geteuid() || refused->group != getegid())) {
+    refused = refused->next;
+  }
+  return refused;
+}
+
+void MountRegistry::note_refused(std::uint64_t mount_id, bool writable, int error, Why why) noexcept {
+  // Without a reason there would be none to tell the next time.
+  if (why.text == nullptr) return;
+  auto* refused = static_cast<Refused*>(std::malloc(sizeof(Refused)));
+  if (refused == nullptr) return;
+  *refused = {mount_id, writable, geteuid(), getegid(), error, refused_, ""};
+  Why{refused->why, sizeof(refused->why)}.tell("%s", why.text);
+  refused_ = refused;
+}
 
 // A mount that is gone may have left its st_dev to another one: the epoch and the uuid tell.
 const Mount* MountRegistry::find(const protocol::Devices& devices, dev_t device, bool writable) noexcept {
@@ -122,6 +156,11 @@ const Mount* MountRegistry::find_or_make(int fd, bool writable, int* error, Why 
   for (const Known* known = known_; has_id && known != nullptr; known = known->next) {
     if (known->mount_id == status.stx_mnt_id && known->writable == writable) return known->mount;
   }
+  if (const Refused* refused = has_id ? find_refused(status.stx_mnt_id, writable) : nullptr; refused != nullptr) {
+    why.tell("%s", refused->why);
+    *error = refused->error;
+    return nullptr;
+  }
   protocol::Devices devices = {};
   devices.version = protocol::kVersion;
   if (kernel::control(fd, protocol::kIocDevices, &devices) != 0) {
@@ -143,6 +182,9 @@ const Mount* MountRegistry::find_or_make(int fd, bool writable, int* error, Why 
   const dev_t device = makedev(status.stx_dev_major, status.stx_dev_minor);
   const Mount* mount = find(devices, device, writable);
   if (mount == nullptr) mount = make(devices, device, writable, error, why);
+  if (mount == nullptr && has_id && (*error == EACCES || *error == EPERM)) {
+    note_refused(status.stx_mnt_id, writable, *error, why);
+  }
   if (mount == nullptr || !has_id) return mount;
   if (auto* known = static_cast<Known*>(std::malloc(sizeof(Known))); known != nullptr) {
     *known = {status.stx_mnt_id, writable, mount, known_};

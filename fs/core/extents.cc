@@ -93,6 +93,12 @@ ExtentMap::const_iterator find_extent(const ExtentMap& extents, std::uint64_t fi
   return file_block < it->first + it->second.length ? it : extents.end();
 }
 
+std::uint64_t holes_between(const ExtentMap& extents, std::uint64_t first, std::uint64_t end) {
+  std::uint64_t holes = end > first ? end - first : 0;
+  for (const FilePiece& piece : FilePieces(extents, 1, first, end)) holes -= piece.length;
+  return holes;
+}
+
 FilePieces::Iterator FilePieces::begin() const {
   if (begin_ >= end_) return end();
   auto it = extents_.upper_bound(begin_ / block_size_);

@@ -34,6 +34,9 @@ inline void forget_extents(Inode& inode) {
 /// The extent that covers `file_block`, or the end().
 [[nodiscard]] ExtentMap::const_iterator find_extent(const ExtentMap& extents, std::uint64_t file_block);
 
+/// How many blocks of [first, end) no extent covers.
+[[nodiscard]] std::uint64_t holes_between(const ExtentMap& extents, std::uint64_t first, std::uint64_t end);
+
 /// Where the last extent ends, in blocks of the file.
 [[nodiscard]] inline std::uint64_t allocated_end(const ExtentMap& extents) {
   return extents.empty() ? 0 : extents.rbegin()->first + extents.rbegin()->second.length;

@@ -17,13 +17,6 @@ namespace {
 
 constexpr std::uint64_t kAllocateStepBlocks = 16384;
 
-// Blocks of [first, end) that no extent covers.
-std::uint64_t holes_between(const ExtentMap& extents, std::uint64_t first, std::uint64_t end) {
-  std::uint64_t holes = end - first;
-  for (const FilePiece& piece : FilePieces(extents, 1, first, end)) holes -= piece.length;
-  return holes;
-}
-
 }  // namespace
 
 // ---- zeros ----

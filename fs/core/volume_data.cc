@@ -28,14 +28,6 @@ std::uint64_t total_bytes(std::span<const iovec> data) {
   return sum;
 }
 
-bool covered(const ExtentMap& extents, std::uint64_t first, std::uint64_t end) {
-  while (first < end) {
-    const auto it = find_extent(extents, first);
-    if (it == extents.end()) return false;
-    first = it->first + it->second.length;
-  }
-  return true;
-}
 bool times_are(const media::Inode& inode, Timestamp t) {
   const auto seconds = static_cast<std::uint64_t>(t.seconds);
   return inode.mtime == seconds && inode.mtime_ns == t.nanoseconds && inode.ctime == seconds &&
@@ -110,7 +102,7 @@ bool VolumeImpl::write_is_plain(const Inode& inode, std::uint64_t offset, std::u
   if (!times_are(inode.media, now())) return false;
   if (!bad_blocks_of(inode, offset, offset + length).empty()) return false;  // they change the list
   const std::uint64_t block_size = store.block_size();
-  return covered(inode.extents, offset / block_size, (offset + length + block_size - 1) / block_size);
+  return holes_between(inode.extents, offset / block_size, (offset + length + block_size - 1) / block_size) == 0;
 }
 
 Result<std::uint64_t> VolumeImpl::write_exclusive(Inode& inode, std::uint64_t offset, std::uint64_t length,

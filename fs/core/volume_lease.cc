@@ -51,17 +51,6 @@ Timestamp ctime_of(const media::Inode& inode) {
   return {static_cast<std::int64_t>(inode.ctime.get()), inode.ctime_ns};
 }
 
-// In blocks [first, last) of the file.
-bool has_hole(const ExtentMap& extents, std::uint64_t first, std::uint64_t last) {
-  std::uint64_t block = first;
-  while (block < last) {
-    const auto it = find_extent(extents, block);
-    if (it == extents.end()) return true;
-    block = it->first + it->second.length;
-  }
-  return false;
-}
-
 Status check_file(const media::Inode& inode) {
   if (S_ISREG(inode.mode)) return {};
   return fail(S_ISDIR(inode.mode) ? EISDIR : ENODEV);
@@ -417,7 +406,7 @@ Result<std::uint64_t> Volume::align(FileHandle& handle, const AlignRequest& requ
       aligned += media::kChunkBytes;
       continue;
     }
-    if (request.keep_holes && has_hole(inode.extents, first, first + chunk)) continue;
+    if (request.keep_holes && holes_between(inode.extents, first, first + chunk) != 0) continue;
     if (inode.leases != nullptr) return fail(EBUSY, "the file is leased");
     if (v.clients_remain()) return fail(EBUSY, "programs of an earlier mount may map the file");
     // Realtime extents are where they are.

@@ -205,7 +205,8 @@ void align(Actor& a, const std::string& path) {
   const auto handle = a.open(path);
   const InodeKey file{handle->inode.number().value, handle->inode.generation()};
   const int error = code_of(a->align(*handle));
-  if (is_leased(a, file) && error != EBUSY)
+  // Success is for files that have nothing to be moved. Whether a leased block has moved is looked at after each step.
+  if (is_leased(a, file) && error != EBUSY && error != 0)
     throw BrokenPromise("align of leased " + path + " gave " + std::to_string(error) + ", not EBUSY");
 }
 

@@ -44,6 +44,17 @@ TEST_CASE("extents: the pieces of a range", "[extents]") {
   CHECK(pieces(extents, 1000, 13'000, 20'000).empty());
 }
 
+TEST_CASE("extents: what is a hole", "[extents]") {
+  const ExtentMap extents{{2, {100, 3}}, {5, {50, 1}}, {9, {200, 4}}};
+  CHECK(holes_between(extents, 0, 13) == 5);
+  CHECK(holes_between(extents, 2, 6) == 0);
+  CHECK(holes_between(extents, 3, 7) == 1);
+  CHECK(holes_between(extents, 12, 20) == 7);
+  CHECK(holes_between(extents, 6, 9) == 3);
+  CHECK(holes_between(extents, 4, 4) == 0);
+  CHECK(holes_between({}, 1, 5) == 4);
+}
+
 TEST_CASE("extents: where the last one ends", "[extents]") {
   CHECK(allocated_end({}) == 0);
   CHECK(allocated_end({{2, {100, 3}}, {9, {200, 4}}}) == 13);

@@ -312,6 +312,24 @@ TEST_CASE("client: who may not open the device goes through the kernel", "[io]")
   CHECK(read_directly(file, 1, 5000) == Bytes{'y'});
 }
 
+TEST_CASE("client: a refusal is remembered for the user that it was for", "[io]") {
+  const TestDirectory directory;
+  make_pattern_file("file", 10000);
+  REQUIRE(code(::chmod("file", 0666)) == kOk);
+  CHECK(posix::in_child([] {
+          if (::seteuid(posix::kUser) != 0) return 1;
+          for (int i = 0; i < 3; ++i) {
+            if (plumbfs_open("file", O_RDWR, 0, PLUMBFS_DIRECT_ONLY) != nullptr || errno != EACCES) return 2;
+            if (std::strstr(plumbfs_error(), "cannot be opened for writing: Permission denied") == nullptr) return 3;
+          }
+          if (::seteuid(0) != 0) return 4;
+          plumbfs_file* const file = plumbfs_open("file", O_RDWR, 0, PLUMBFS_DIRECT_ONLY);
+          if (file == nullptr) return 5;
+          if (plumbfs_is_direct(file) != 1) return 6;
+          return plumbfs_close(file) == 0 ? 0 : 7;
+        }) == kOk);
+}
+
 TEST_CASE("client: no space for a hole", "[nospace]") {
   const TestDirectory directory;
   make_file("sparse");
