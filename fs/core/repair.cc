@@ -531,6 +531,7 @@ Result<RepairReport> repair_volume(const Members& members, const RepairOptions& 
   if (!recovery.was_clean)
     for (std::size_t i = 0; i < superblock.device_count(); ++i) {
       const auto role = static_cast<DeviceRole>(i);
+      if (superblock.device(role).info().is_volatile) continue;
       if (!superblock.device(role).is_memory() || recovery.was_deferred)
         PLUMB_TRY(superblock.device(role).flush(0, superblock.entry(role).size_bytes));
     }

@@ -47,6 +47,8 @@ Status VolumeImpl::open() {
     for (const DeviceRole role : store.roles()) {
       pmem::Device& device = store.device(role);
       if (device.is_memory() && !recovery.was_deferred) continue;
+      // No flush makes anything durable there, and this one would give a sparse file on tmpfs all its pages.
+      if (device.info().is_volatile) continue;
       // What cannot be read is lost, not waiting.
       PLUMB_TRY(pmem::flush_readable(device, 0, superblock.entry(role).size_bytes));
       PLUMB_TRY(device.drain());

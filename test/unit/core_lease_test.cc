@@ -335,10 +335,11 @@ TEST_CASE("lease: stores through maps are flushed after the daemon's death, thou
   std::uint64_t stored_at = 0;
   {
     World w(f.device);
-    const auto handle = w.open("f");
+    auto handle = w.open("f");
     const LeaseAnswer lease = must(w->lease(*handle, mapping(0, 20'000), kMost));
     stored_at = lease.extents.at(0).device_offset + 4096;
     f.store(lease, 4096, "stored through a map");
+    handle.reset();
     w.die();
   }
   // The place among the flushes since event `from` of the one of what was stored; -1: there is none.
