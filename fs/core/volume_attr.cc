@@ -118,8 +118,7 @@ Result<bool> VolumeImpl::shrink(Transaction& t, Inode& inode, media::Inode next,
   const bool leased = inode.leases != nullptr;
   auto step = [&]() -> Result<bool> {
     // Leased blocks stay until the last lease ends; a crash before that finds the inode on the orphan list.
-    const bool keep = leased && !inode.extents.empty() &&
-                      inode.extents.rbegin()->first + inode.extents.rbegin()->second.length > first;
+    const bool keep = leased && allocated_end(inode.extents) > first;
     PLUMB_ASSIGN(const bool all,
                  keep ? Result<bool>(false)
                       : remove_extents(t, next, inode.extents, FileBlock(first), FileBlock(~std::uint64_t{0}), 256));

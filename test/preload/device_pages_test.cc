@@ -16,6 +16,7 @@
 #include <string>
 
 #include "test/posix/support.h"
+#include "test/preload/mapping.h"
 
 using namespace posix;
 
@@ -48,13 +49,6 @@ char byte_at(const Fd& fd, std::uint64_t offset) {
   return static_cast<char>(read_at(fd.get(), 1, offset)[0]);
 }
 
-char* map(int fd, std::size_t length, int protection, int flags, std::size_t offset = 0, void* address = nullptr) {
-  void* const result = ::mmap(address, length, protection, flags, fd, static_cast<off_t>(offset));
-  INFO("mmap: " << std::strerror(errno));
-  REQUIRE(result != MAP_FAILED);
-  return static_cast<char*>(result);
-}
-
 // The line of /proc/self/maps for an address; empty if there is nothing.
 std::string line_of(const void* address) {
   std::ifstream lines("/proc/self/maps");
@@ -78,17 +72,6 @@ bool is_direct(const void* address) {
 void check_direct(const void* address) {
   INFO(line_of(address));
   if (has_large_pages()) CHECK(is_direct(address));
-}
-
-// By a child: the address is touched.
-int signal_at(const volatile char* address, bool store) {
-  return in_child([=] {
-           ::signal(SIGSEGV, SIG_DFL);
-           ::signal(SIGBUS, SIG_DFL);
-           if (store) *const_cast<volatile char*>(address) = 1;
-           return *address == 0 ? 0 : 0;
-         })
-      .value;
 }
 
 }  // namespace

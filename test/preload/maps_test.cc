@@ -13,6 +13,7 @@
 #include <string>
 
 #include "test/posix/support.h"
+#include "test/preload/mapping.h"
 
 using namespace posix;
 
@@ -29,24 +30,6 @@ Fd lettered_file(const std::string& name = "f", std::size_t count = kPages) {
     write_at(fd.get(), std::string(kPage, static_cast<char>('a' + i % 26)), i * kPage);
   }
   return fd;
-}
-
-char* map(int fd, std::size_t length, int protection, int flags, off_t offset = 0, void* address = nullptr) {
-  void* const result = ::mmap(address, length, protection, flags, fd, offset);
-  INFO("mmap: " << std::strerror(errno));
-  REQUIRE(result != MAP_FAILED);
-  return static_cast<char*>(result);
-}
-
-// By a child: the address is touched.
-int signal_at(const volatile char* address, bool store) {
-  return in_child([=] {
-           ::signal(SIGSEGV, SIG_DFL);
-           ::signal(SIGBUS, SIG_DFL);
-           if (store) *const_cast<volatile char*>(address) = 1;
-           return *address == 0 ? 0 : 0;
-         })
-      .value;
 }
 
 }  // namespace
